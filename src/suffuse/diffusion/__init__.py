@@ -1,0 +1,29 @@
+"""Diffusion inside a transformer: what the training half adds to a pretrained model, with no other part of suffuse.
+
+| name | what for |
+| --- | --- |
+| `add_diffusion` | make a model attend over K hops |
+| `diffusion_parameters` | its hop weights, for an optimizer group of their own |
+| `effective_attention` | see the attention matrices that a model in fact applies |
+| `diffusion_attention` | the attention function itself, as transformers calls it |
+| `register_attention` | make the name known in a process that unpickles a diffusive model |
+| `ATTENTION_NAME` | that name |
+"""
+
+from suffuse.diffusion.attention import (
+    ATTENTION_NAME,
+    add_diffusion,
+    diffusion_attention,
+    diffusion_parameters,
+    effective_attention,
+    register_attention,
+)
+
+__all__ = [
+    "ATTENTION_NAME",
+    "add_diffusion",
+    "diffusion_attention",
+    "diffusion_parameters",
+    "effective_attention",
+    "register_attention",
+]
