@@ -1,0 +1,233 @@
+"""What a task is: four verbs and a few facts, shared by training, runtime and server.
+
+``encode`` turns rows into windows, ``targets`` says what the network should have said for them, ``answer`` calls the
+graphs for a batch of windows, ``decode`` turns what came back into one answer a row.
+"""
+
+import difflib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suffuse.errors import RowError
+from suffuse.tasks.tokens import Tokens
+
+Row = Mapping[str, Any]
+Answer = dict[str, Any]
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[str, Arrays], Arrays]
+"""``run(graph, inputs) -> outputs``; arrays have the batch as their first axis."""
+
+MOST_SHOWN = 12
+"""Names in an error message: rows come from strangers, and a message is sent back."""
+LONGEST_SHOWN = 40
+"""Characters of what a row holds in an error message."""
+
+
+class Level(Enum):
+    """What the network puts out a vector for."""
+
+    ROW = "row"
+    TOKEN = "token"  # noqa: S105 - a token of text
+
+
+class Loss(Enum):
+    """What training minimises."""
+
+    SOFTMAX = "softmax"
+    """Cross entropy against class indices; one class is right."""
+    SIGMOID = "sigmoid"
+    """Binary cross entropy against values in [0, 1]; each output stands alone."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last layer that a task needs.
+
+    Args:
+        size: outputs per row or token.
+        level: one vector a row (B, size) or one a token (B, N, size).
+        loss: what training minimises.
+    """
+
+    size: int
+    level: Level
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that a row must have, and what it holds, for error messages and documentation."""
+
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the network sees at once: a row, or a part of a long one.
+
+    Args:
+        row: index of the row among those encoded together.
+        inputs: ``input_ids`` (N,) and others of that length.
+        truncated: whether text of the row was left out.
+    """
+
+    row: int
+    inputs: Mapping[str, NDArray[np.int64]]
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.inputs["input_ids"])
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """Base of all tasks; subclasses are frozen dataclasses, so that their settings are their JSON."""
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    """The metric that picks the best checkpoint; higher is better."""
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that a row must have to be answered."""
+
+    @property
+    @abstractmethod
+    def target_field(self) -> Field:
+        """The field that a row must have besides, to learn from it or to measure against it."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """The last layer that this task needs."""
+
+    @abstractmethod
+    def learn(self, rows: Iterable[Row]) -> "Task":
+        """The task with what it takes from the training rows, such as the set of labels.
+
+        Raises:
+            DataError: the rows do not make a task.
+        """
+
+    @abstractmethod
+    def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
+        """Windows of checked rows, in the order of the rows; every row has at least one."""
+
+    @abstractmethod
+    def target(self, row: Row) -> Any:  # noqa: ANN401 - each task has its own kind
+        """What the network should have said for a row, checked.
+
+        Raises:
+            RowError: the target field is missing or holds what was not learned.
+        """
+
+    @abstractmethod
+    def targets(self, windows: Sequence[Window], rows: Sequence[Row]) -> list[NDArray[Any]]:
+        """For each window the array its outputs are compared with; equal shapes, or padded along the tokens.
+
+        Raises:
+            RowError: as `target`.
+        """
+
+    def answer(self, inputs: Arrays, run: Run) -> Arrays:
+        """Outputs for a padded batch of windows: one call of the graph ``predict``, unless a task says otherwise."""
+        return run("predict", inputs)
+
+    @abstractmethod
+    def decode(self, windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:
+        """One answer a row from the outputs of its windows (without the batch axis), in the order of the rows."""
+
+    @abstractmethod
+    def metrics(self, answers: Sequence[Answer], rows: Sequence[Row]) -> dict[str, float]:
+        """Measures of answers against rows, of which only the target field is read; `metric` is among them."""
+
+    def check(self, row: object) -> Row:
+        """A row that can be encoded.
+
+        Args:
+            row: an object with the task's fields, or a bare string where there is only one.
+
+        Raises:
+            RowError: not an object; a field is missing, not text, empty, or not valid Unicode.
+        """
+        if isinstance(row, str) and len(self.fields) == 1:
+            row = {self.fields[0].name: row}
+        if not isinstance(row, Mapping):
+            raise RowError(
+                f"the row is {describe(row)}; expected an object with {field_names(self.fields)}", code="invalid_type"
+            )
+        for field in self.fields:
+            check_text(row, field)
+        return row
+
+
+def check_text(row: Row, field: Field) -> str:
+    """The text in a field of a row.
+
+    Raises:
+        RowError: it is missing, not text, empty, or holds what is not text.
+    """
+    text = check_present(row, field)
+    if not isinstance(text, str):
+        raise RowError(
+            f"field {field.name!r} is {describe(text)}; expected a string: {field.meaning}", code="invalid_type"
+        )
+    if not text.strip():
+        raise RowError(f"field {field.name!r} is empty; expected {field.meaning}", code="empty_text")
+    if (nul := text.find("\0")) >= 0:
+        raise RowError(
+            f"field {field.name!r} holds a NUL character at position {nul}; expected text, not binary data",
+            code="invalid_text",
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            f"field {field.name!r} holds a lone surrogate (U+{ord(text[error.start]):04X}) at position {error.start}; "
+            "expected valid Unicode",
+            code="invalid_text",
+        ) from None
+    return text
+
+
+def check_present(row: Row, field: Field) -> object:
+    """What a field of a row holds.
+
+    Raises:
+        RowError: the row has no such field; a misspelt one is named.
+    """
+    if field.name in row:
+        return row[field.name]
+    names = [str(name) for name in islice(row, MOST_SHOWN)]
+    near = difflib.get_close_matches(field.name, names, n=1)
+    got = f"got {', '.join(map(brief, names))}" if names else "the row has no fields"
+    hint = f"; did you mean {field.name!r} by {near[0]!r}?" if near else ""
+    raise RowError(f"field {field.name!r} is missing: {got}; expected {field.meaning}{hint}", code="missing_field")
+
+
+def describe(value: object) -> str:
+    """A JSON value for error messages: a number as JSON writes it, of what may be long the type alone."""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
+    return names.get(type(value), f"of type {type(value).__name__}")
+
+
+def brief(text: str) -> str:
+    """A text in quotes for error messages, cut where it is long."""
+    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…")
+
+
+def field_names(fields: Sequence[Field]) -> str:
+    """Names of fields for error messages: ``the field 'text'``, ``the fields 'text', 'text_pair'``."""
+    return f"the field{'s' if len(fields) > 1 else ''} {', '.join(repr(field.name) for field in fields)}"

@@ -1,0 +1,184 @@
+"""Classification: one label a row, or several, of a text or of a pair of texts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suffuse.errors import DataError, RowError
+from suffuse.tasks.base import (
+    MOST_SHOWN,
+    Answer,
+    Arrays,
+    Field,
+    Head,
+    Level,
+    Loss,
+    Row,
+    Task,
+    Window,
+    brief,
+    check_present,
+    describe,
+)
+from suffuse.tasks.metrics import accuracy, exact_match, f1_scores
+from suffuse.tasks.tokens import Tokens, as_inputs
+
+TEXT = Field("text", "the text to classify")
+TEXT_PAIR = Field("text_pair", "the second text of the pair")
+LABEL = Field("label", "the label of the row")
+LABELS = Field("labels", "a list of labels, or a string that separates them by commas")
+
+SCORE_DIGITS = 6
+"""Decimals of a score in an answer: finer than float32 differs between machines, and half the bytes."""
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Give a text one label, or all that fit.
+
+    Args:
+        labels: in the order of the network's outputs; empty until learned from the training rows.
+        pair: rows have ``text`` and ``text_pair``.
+        multi_label: rows have ``labels``, any number of them, and each label is decided by itself.
+        threshold: score from which a label is given, with `multi_label`.
+    """
+
+    labels: tuple[str, ...] = ()
+    pair: bool = False
+    multi_label: bool = False
+    threshold: float = 0.5
+
+    name: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "f1_macro"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """``text``, and ``text_pair`` for pairs."""
+        return (TEXT, TEXT_PAIR) if self.pair else (TEXT,)
+
+    @property
+    def target_field(self) -> Field:
+        """``label``, or ``labels`` with several a row."""
+        return LABELS if self.multi_label else LABEL
+
+    @property
+    def head(self) -> Head:
+        """One output a label."""
+        return Head(len(self.labels), Level.ROW, Loss.SIGMOID if self.multi_label else Loss.SOFTMAX)
+
+    def learn(self, rows: Iterable[Row]) -> "Classification":
+        """The task with the labels of `rows`, sorted, unless they were given."""
+        if self.labels:
+            return self
+        labels = sorted({label for row in rows for label in self._given(row)})
+        least = 1 if self.multi_label else 2
+        if len(labels) < least:
+            raise DataError(
+                f"the training rows have {len(labels)} different labels in the field {self.target_field.name!r}"
+                f"{' (' + ', '.join(labels) + ')' if labels else ''}; expected at least {least}"
+            )
+        return replace(self, labels=tuple(labels))
+
+    def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
+        """One window a row, cut at the model's limit."""
+        pairs = [row[TEXT_PAIR.name] for row in rows] if self.pair else None
+        encodings = tokens.encode([row[TEXT.name] for row in rows], pairs)
+        return [
+            Window(index, as_inputs(encoding), truncated=bool(encoding.overflowing))
+            for index, encoding in enumerate(encodings)
+        ]
+
+    def target(self, row: Row) -> tuple[int, ...]:
+        """Indices of the row's labels."""
+        given = self._given(row)
+        for label in given:
+            if label not in self.labels:
+                raise RowError(
+                    f"field {self.target_field.name!r} is {brief(label)}; "
+                    f"expected {'some' if self.multi_label else 'one'} of {_some(self.labels)} (learned in training)",
+                    code="unknown_label",
+                )
+        return tuple(self.labels.index(label) for label in given)
+
+    def targets(self, windows: Sequence[Window], rows: Sequence[Row]) -> list[NDArray[Any]]:
+        """For each window the index of its label (), or with several labels a 0 or 1 for each (C,)."""
+        targets: list[NDArray[Any]] = []
+        for window in windows:
+            indices = self.target(rows[window.row])
+            if self.multi_label:
+                chosen = np.zeros(len(self.labels), dtype=np.float32)
+                chosen[list(indices)] = 1.0
+                targets.append(chosen)
+            else:
+                targets.append(np.array(indices[0], dtype=np.int64))
+        return targets
+
+    def decode(self, windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:
+        """``{"label", "score", "scores"}``, or ``{"labels", "scores"}`` with several; ``truncated`` where it was."""
+        if not windows:
+            return []
+        logits_rc = np.stack([output["logits"] for output in outputs]).astype(np.float64)
+        scores_rc = _sigmoid(logits_rc) if self.multi_label else _softmax(logits_rc)
+        answers = []
+        for window, scores_c in zip(windows, scores_rc, strict=True):
+            scores = {
+                label: round(float(score), SCORE_DIGITS) for label, score in zip(self.labels, scores_c, strict=True)
+            }
+            answer: Answer = {"scores": scores}
+            if self.multi_label:
+                answer = {"labels": [label for label in self.labels if scores[label] >= self.threshold], **answer}
+            else:
+                label = self.labels[int(scores_c.argmax())]
+                answer = {"label": label, "score": scores[label], **answer}
+            answers.append(answer | {"truncated": True} if window.truncated else answer)
+        return answers
+
+    def metrics(self, answers: Sequence[Answer], rows: Sequence[Row]) -> dict[str, float]:
+        """Accuracy and F1 (macro), or with several labels exact match and F1 (macro and micro)."""
+        expected = np.zeros((len(rows), len(self.labels)), dtype=bool)
+        given = np.zeros_like(expected)
+        for index, (answer, row) in enumerate(zip(answers, rows, strict=True)):
+            expected[index, list(self.target(row))] = True
+            chosen = answer["labels"] if self.multi_label else [answer["label"]]
+            given[index, [self.labels.index(label) for label in chosen]] = True
+        measured = exact_match(given, expected) if self.multi_label else accuracy(given, expected)
+        return {**measured, **f1_scores(given, expected)}
+
+    def _given(self, row: Row) -> list[str]:
+        field = self.target_field
+        value = check_present(row, field)
+        if not self.multi_label:
+            label = _label(value, field)
+            if not label:
+                raise RowError(f"field {field.name!r} is empty; expected {field.meaning}", code="empty_text")
+            return [label]
+        labels = value.split(",") if isinstance(value, str) else value
+        if not isinstance(labels, list | tuple):
+            raise RowError(f"field {field.name!r} is {describe(value)}; expected {field.meaning}", code="invalid_type")
+        return [name for label in labels if (name := _label(label, field))]
+
+
+def _label(value: object, field: Field) -> str:
+    if not isinstance(value, str | int):
+        raise RowError(f"field {field.name!r} holds {describe(value)}; expected {field.meaning}", code="invalid_type")
+    return str(value).strip()
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - MOST_SHOWN} more" if len(labels) > MOST_SHOWN else ""
+    return ", ".join(labels[:MOST_SHOWN]) + more
+
+
+def _softmax(logits_rc: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponents_rc = np.exp(logits_rc - logits_rc.max(axis=-1, keepdims=True))
+    normalised_rc: NDArray[np.float64] = exponents_rc / exponents_rc.sum(axis=-1, keepdims=True)
+    return normalised_rc
+
+
+def _sigmoid(logits_rc: NDArray[np.float64]) -> NDArray[np.float64]:
+    # By tanh, which does not overflow for logits far below zero.
+    halves_rc: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits_rc))
+    return halves_rc

@@ -1,0 +1,58 @@
+"""Text to token ids by a tokenizer.json alone, as transformers' fast tokenizer would, without importing it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from suffuse.errors import BundleError
+
+
+class Tokens:
+    """A tokenizer that truncates at a model's limit and never pads.
+
+    Args:
+        json: text of a tokenizer.json. Padding and truncation that it sets itself are switched off: they belong to
+            whoever trained it.
+        max_tokens: longest input of the model, special tokens included.
+        pad_token_id: what batches are filled with; masked, but some models number positions by it.
+
+    Raises:
+        BundleError: the text is no tokenizer.
+    """
+
+    def __init__(self, json: str, max_tokens: int, pad_token_id: int = 0) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_str(json)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(f"tokenizer.json cannot be read: {error}") from None
+        self.json = json
+        self.max_tokens = max_tokens
+        self.pad_token_id = pad_token_id
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids, added tokens included."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
+        """Encode texts, or pairs of texts, with special tokens; the longer text of a pair is cut first.
+
+        Returns:
+            For each text its ``ids`` and ``type_ids``; ``overflowing`` is not empty where text was cut off.
+        """
+        inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        # Without character offsets, which only some tasks need: up to 3.5 times faster on short texts.
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(inputs)
+        return encodings
+
+
+def as_inputs(encoding: Encoding) -> dict[str, NDArray[np.int64]]:
+    """``input_ids`` and ``token_type_ids`` of an encoding, each (N,)."""
+    return {
+        "input_ids": np.array(encoding.ids, dtype=np.int64),
+        "token_type_ids": np.array(encoding.type_ids, dtype=np.int64),
+    }
