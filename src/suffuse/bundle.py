@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from suffuse.errors import BundleError
 from suffuse.tasks import Task, Tokens, task_from_dict
@@ -20,6 +20,7 @@ MANIFEST = "suffuse.json"
 TOKENIZER = "tokenizer.json"
 CARD = "card.md"
 FORMAT = 1
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,10 @@ class Bundle:
         text = (folder / MANIFEST).read_text("utf-8", errors="replace")  # a damaged byte then fails its digest
         manifest = Manifest.from_json(text, str(folder / MANIFEST))
         for name, digest in manifest.files.items():
-            check_file(folder / name, digest)
+            if not (folder / name).is_file():
+                raise BundleError(f"{folder / name}: the file is missing; export the run again")
+            with (folder / name).open("rb") as file:
+                check_digest(str(folder / name), file, digest)
         return cls(folder, manifest)
 
     @property
@@ -174,18 +178,24 @@ class Bundle:
         )
 
 
-def check_file(path: Path, digest: str) -> None:
-    """Compare a file with its digest.
+def check_digest(where: str, file: IO[bytes], digest: str) -> None:
+    """Compare a file of a bundle with its digest.
+
+    Args:
+        where: its path, or its place in an archive; it opens the message.
+        file: open for reading.
+        digest: SHA-256 in hexadecimal, from the manifest.
 
     Raises:
-        BundleError: it is missing, altered or truncated.
+        BundleError: it is altered or truncated.
     """
-    if not path.is_file():
-        raise BundleError(f"{path}: the file is missing; export the run again")
-    found = sha256(path)
+    computed = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        computed.update(chunk)
+    found = computed.hexdigest()
     if found != digest:
         raise BundleError(
-            f"{path}: altered or truncated (SHA-256 {found[:12]}…, expected {digest[:12]}…); export the run again"
+            f"{where}: altered or truncated (SHA-256 {found[:12]}…, expected {digest[:12]}…); export the run again"
         )
 
 

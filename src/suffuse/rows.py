@@ -7,6 +7,7 @@ A row is a dictionary. CSV and TSV (a header line first) and JSON lines are read
 import bz2
 import csv
 import gzip
+import hashlib
 import importlib.util
 import json
 import lzma
@@ -66,6 +67,16 @@ def locate(source: str | Path) -> Path:
     if not path.exists():
         raise DataError(f"{text}: package {package!r} holds no {inside!r}")
     return path
+
+
+def digest(source: str | Path) -> str:
+    """SHA-256, in hexadecimal, of the file that `source` names, so that a model can say what it was trained on.
+
+    Raises:
+        DataError: as `locate`.
+    """
+    with locate(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_rows(source: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[PlacedRow]:
