@@ -1,0 +1,168 @@
+"""A network as an ONNX graph: exported with any batch and length, stripped of all that is not computed, compared."""
+
+import itertools
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from suffuse.errors import ExportError
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference between ONNX Runtime and torch, in logits, that an export may have."""
+OPSETS = (23, 20)
+"""Tried in this order. 23 has attention as one node and is the faster (bench/attention_cost.py), but ONNX Runtime 1.32
+does not open what torch 2.13 writes there for rotary positions, as in Llama."""
+MAX_BATCH = 4096
+_EXAMPLE_SHAPE = (2, 16)  # neither size 1: the exporter would take a 1 for fixed
+_BATCHES = (1, 5, 32)
+_LENGTHS = (1, 7, 130, 512)
+
+
+def export_graph(network: nn.Module, input_names: Sequence[str], max_tokens: int, path: Path) -> None:
+    """Write a network as an ONNX graph with dynamic batch and length; the same network gives the same bytes.
+
+    Args:
+        network: in evaluation mode; takes `input_names`, each (B, N) integers, and returns logits.
+        input_names: ``input_ids``, ``attention_mask`` and others.
+        max_tokens: the largest N.
+        path: of the file.
+
+    Raises:
+        ExportError: ONNX Runtime opens what torch writes at none of `OPSETS`.
+    """
+    failure: Exception | None = None
+    for opset in OPSETS:
+        _export(network, input_names, max_tokens, path, opset)
+        try:
+            open_graph(path)
+        except Exception as error:
+            failure = error
+        else:
+            return
+    raise ExportError(
+        f"ONNX Runtime {onnxruntime.__version__} opens this network at none of the opsets {OPSETS}: {failure}; "
+        "take another architecture, or the versions in constraints.txt"
+    )
+
+
+def open_graph(path: Path) -> onnxruntime.InferenceSession:
+    """A session on the processor, quiet."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def compare(network: nn.Module, path: Path, vocabulary_size: int, max_tokens: int) -> float:
+    """Largest difference in logits between a graph in ONNX Runtime and its network in torch.
+
+    Batches from 1 x 1 to 32 x 512 (or the model's own limit) of random tokens, padded to different lengths, with both
+    token types.
+
+    Args:
+        network: as for `export_graph`.
+        path: the graph.
+        vocabulary_size: bound on the token ids.
+        max_tokens: the largest N.
+
+    Raises:
+        ExportError: it is above `MAX_DIFFERENCE`, or no number.
+    """
+    session = open_graph(path)
+    names = [graph_input.name for graph_input in session.get_inputs()]
+    random = np.random.default_rng(0)
+    largest = 0.0
+    lengths = sorted({min(length, max_tokens) for length in _LENGTHS})
+    for rows, length in itertools.product(_BATCHES, lengths):
+        inputs = _random_batch(random, rows, length, vocabulary_size)
+        computed = session.run(None, {name: inputs[name] for name in names})[0]
+        with torch.no_grad():
+            expected: Tensor = network(**{name: torch.from_numpy(inputs[name]) for name in names})
+        difference = float(np.abs(computed - expected.numpy()).max())
+        if not difference <= MAX_DIFFERENCE:  # also where it is NaN
+            raise ExportError(
+                f"{path.name}: ONNX Runtime and torch differ by {difference:.2g} in logits at {rows} x {length}; "
+                f"expected at most {MAX_DIFFERENCE:g}; the export is wrong, so no bundle was written"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def rounded_up(value: float) -> float:
+    """The next of 1, 2, 5 x 10^k: a measured difference varies with the machine in its digits, a bound hardly."""
+    if value == 0:
+        return 0.0
+    power = math.floor(math.log10(value))
+    factor = next(factor for factor in (1, 2, 5, 10) if value <= factor * 10.0**power)
+    return float(f"{factor}e{power}")
+
+
+def _random_batch(
+    random: np.random.Generator, rows: int, length: int, vocabulary_size: int
+) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
+    lengths_b = random.integers(1, length + 1, size=rows)
+    lengths_b[0] = length
+    positions_n = np.arange(length)
+    return {
+        "input_ids": random.integers(0, vocabulary_size, size=(rows, length)),
+        "attention_mask": (positions_n < lengths_b[:, None]).astype(np.int64),
+        "token_type_ids": (positions_n >= lengths_b[:, None] // 2).astype(np.int64),
+    }
+
+
+def _export(network: nn.Module, input_names: Sequence[str], max_tokens: int, path: Path, opset: int) -> None:
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    length = torch.export.Dim("length", min=1, max=max_tokens)
+    # A tensor each: the exporter would take one tensor for one input, whatever its names.
+    example = {name: torch.ones(_EXAMPLE_SHAPE, dtype=torch.long) for name in input_names}
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            network,
+            (),
+            kwargs=example,
+            dynamo=True,
+            input_names=list(input_names),
+            output_names=["logits"],
+            dynamic_shapes={name: {0: batch, 1: length} for name in input_names},
+            opset_version=opset,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch.onnx.export returned no program; use the versions in constraints.txt")
+    path.write_bytes(_bare(program.model_proto))
+
+
+def _bare(model: onnx.ModelProto) -> bytes:
+    """The bytes of a graph without stack traces, names of source files and other notes of the exporter."""
+    graph = model.graph
+    nodes = (*graph.node, *(node for function in model.functions for node in function.node))
+    values = (*graph.input, *graph.output, *graph.initializer, *graph.value_info)
+    noted: tuple[Any, ...] = (model, graph, *model.functions, *nodes, *values)
+    for part in noted:
+        part.doc_string = ""
+        del part.metadata_props[:]
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's remarks on its own insides."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
