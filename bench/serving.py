@@ -34,8 +34,8 @@ STORE = ROOT / "model_store"
 COMMAND = "python bench/serving.py"
 CLIENTS = (16, 64)
 THREADS = (1, 2)
-ROUNDS = 7
-SECONDS = 6.0
+ROUNDS = 5
+SECONDS = 12.0
 TEXTS = 2000
 
 Rate = Callable[[int], float]
