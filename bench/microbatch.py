@@ -20,7 +20,7 @@ from suffuse.bundle import Bundle
 from suffuse.runtime import Session
 from suffuse.runtime.predictor import MICRO_BATCH_TOKENS
 from suffuse.tasks import Window
-from traffic import mixed_texts
+from traffic import snippets_and_plots
 
 SIZES = (128, 256, 512, 1024, 2048, 4096)
 USUAL_ROWS = 16
@@ -35,7 +35,7 @@ def main() -> None:
     random.seed(0)
     bundle = Bundle.open(ROOT / "bundles" / "sentiment")
     session, tokens = Session(bundle, threads=1), bundle.tokens()
-    windows = bundle.task().encode([{"text": text} for text in mixed_texts(ROWS)], tokens)
+    windows = bundle.task().encode([{"text": text} for text in snippets_and_plots(ROWS)], tokens)
     lengths = [len(window) for window in windows]
 
     def way(batches: Sequence[Sequence[int]]) -> Way:

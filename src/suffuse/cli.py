@@ -98,7 +98,7 @@ def _archive_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--to", type=str, default="model_store", help="folder of archives")
     parser.add_argument("--workers", type=int, default=1, help="workers that a server starts with")
     parser.add_argument("--batch-size", type=int, default=64, help="requests that a worker is handed at once, at most")
-    parser.add_argument("--max-batch-delay", type=int, default=2, help="ms that a request waits for others, at most")
+    parser.add_argument("--max-batch-delay", type=int, default=1, help="ms that a batch waits to fill, at most")
     parser.add_argument("--model-version", type=str, default="1.0", help="version that the server knows it by")
 
 

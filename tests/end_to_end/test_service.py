@@ -56,7 +56,7 @@ def test_archive_tells_the_server_how_to_batch(server: Server) -> None:
     with Management(server.management_url, key_file=server.key_file) as management:
         state = management.describe("tiny")
 
-    assert (state.batch_size, state.max_batch_delay_ms) == (64, 2)
+    assert (state.batch_size, state.max_batch_delay_ms) == (64, 1)
 
 
 @pytest.fixture(scope="module")

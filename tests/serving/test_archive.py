@@ -33,7 +33,7 @@ def test_archive_says_what_torchserve_needs_to_know(packed: Path) -> None:
         "handler": "text.py",
         "configFile": "model-config.yaml",
     }
-    assert config == {"minWorkers": 3, "maxWorkers": 3, "batchSize": 64, "maxBatchDelay": 2}
+    assert config == {"minWorkers": 3, "maxWorkers": 3, "batchSize": 64, "maxBatchDelay": 1}
     assert Archive.open(packed) == Archive("tiny.mar", "tiny", "2.1", 3)
 
 
@@ -135,7 +135,7 @@ def test_name_that_torchserve_does_not_take_is_refused(tiny_bundle: Path, tmp_pa
     [
         (ArchiveSettings(workers=-1), "workers is -1; expected 0 or more"),
         (ArchiveSettings(batch_size=0), "batch_size is 0; expected 1 or more"),
-        (ArchiveSettings(max_batch_delay_ms=-2), "max_batch_delay_ms is -2; expected 0 or more"),
+        (ArchiveSettings(max_batch_delay_ms=0), "max_batch_delay_ms is 0; expected 1 or more"),
     ],
 )
 def test_setting_out_of_bounds_is_refused(
