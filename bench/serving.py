@@ -7,7 +7,8 @@
 - Unpadded: the same, but without the padding. It is the harder rival: on a processor, what a batch saves over single
   rows is the cost of a call, not of its arithmetic.
 
-16 and 64 clients in a closed loop send critics' snippets, up to 78 tokens. In every round each of the four runs once, in random order, and the ratios are taken within the round. `make demo` must have run: it makes the weights.
+16 and 64 clients in a closed loop send critics' snippets, up to 78 tokens. In every round each of the four runs once,
+in random order, and the ratios are taken within the round. `make demo` must have run: it makes the weights.
 
     python bench/serving.py
 """
@@ -139,7 +140,8 @@ def eager_archive(folder: Path, name: str, pad_to: int) -> Path:
         "export-path": folder,
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    subprocess.run([sys.executable, "-m", "model_archiver.model_packaging", *arguments], check=True)
+    command = [sys.executable, "-m", "model_archiver.model_packaging", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
     return folder
 
 
