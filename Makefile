@@ -27,6 +27,7 @@ bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, about 20
 	$(BIN)/python bench/attention_cost.py
 	$(BIN)/python bench/microbatch.py
 	$(BIN)/python bench/serving.py
+	$(BIN)/python bench/sentiment.py
 	@$(MAKE) --no-print-directory claims
 
 claims: .venv/dev  ## Render docs/claims.md from bench/results.

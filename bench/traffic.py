@@ -55,8 +55,9 @@ class Target:
     def request(self, body: bytes) -> bytes:
         """A whole HTTP request."""
         head = (
-            f"POST /predictions/{self.model} HTTP/1.1\r\nHost: {self.address[0]}\r\nAuthorization: Bearer {self.key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"POST /predictions/{self.model} HTTP/1.1\r\nHost: {self.address[0]}\r\n"
+            f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode("ascii") + body
 
