@@ -1,6 +1,6 @@
 """How many padded tokens to compute at once: the sizes that the runtime could cut to, over what is usually done.
 
-Usual is padding 16 rows at a time in the order they came. Each size sorts 512 rows by length, as the runtime does with
+Usual is padding 16 rows at a time in the order they came. Each size sorts all 128 rows by length, as the runtime does with
 a file, and cuts. Every round runs every way once, in random order, on one thread, in processor time. `make demo` must
 have run: it makes the bundle.
 
@@ -24,7 +24,7 @@ from traffic import snippets_and_plots
 
 SIZES = (128, 256, 512, 1024, 2048, 4096)
 USUAL_ROWS = 16
-ROWS = 256
+ROWS = 128
 ROUNDS = 9
 
 Way = Callable[[], None]
