@@ -1,8 +1,8 @@
 """How many padded tokens to compute at once: the sizes that the runtime could cut to, over what is usually done.
 
-Usual is padding 16 rows at a time in the order they came. Each size sorts all 128 rows by length, as the runtime does with
-a file, and cuts. Every round runs every way once, in random order, on one thread, in processor time. `make demo` must
-have run: it makes the bundle.
+Usual is padding 16 rows at a time in the order they came. Each size sorts all 128 rows by length, as the runtime does
+with a file, and cuts. Every round runs every way once, in random order, on one thread, in processor time. `make demo`
+must have run: it makes the bundle.
 
     python bench/microbatch.py
 """
