@@ -1,10 +1,17 @@
 """Small real parts that many tests share: a BERT of two layers with a trained tokenizer, and rows that it can learn."""
 
 import json
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from suffuse.serving.settings import ServerConfig
 
 SENTENCES = [
     "a warm and funny film about friends",
@@ -85,6 +92,36 @@ def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from suffuse.export import export
 
     return export(tiny_run, tmp_path_factory.mktemp("bundles") / "tiny").path
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """So many ports that nobody listens at now."""
+
+    def find(count: int) -> list[int]:
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+            return [int(listener.getsockname()[1]) for listener in listeners]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def on_free_ports(free_ports: Callable[[int], list[int]]) -> "Callable[[ServerConfig], ServerConfig]":
+    """A server's configuration, on ports that nobody listens at now."""
+
+    def move(config: "ServerConfig") -> "ServerConfig":
+        ports = free_ports(5)
+        return replace(
+            config,
+            inference_port=ports[0],
+            management_port=ports[1],
+            metrics_port=ports[2],
+            grpc_inference_port=ports[3],
+            grpc_management_port=ports[4],
+        )
+
+    return move
 
 
 def _train_tokenizer() -> Any:  # noqa: ANN401 - tokenizers has no types

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -88,27 +87,11 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def config(folder: Path) -> ServerConfig:
+def config(folder: Path, on_free_ports: Callable[[ServerConfig], ServerConfig]) -> ServerConfig:
     """A model store with one no-op model, on free ports."""
     (folder / "store").mkdir()
     write_archive(folder / "store", "noop", HANDLER.replace("RELEASE", str(folder / "release")))
-    return other_ports(ServerConfig(folder / "store", threads=3, ready_timeout_s=60.0))
-
-
-def other_ports(config: ServerConfig) -> ServerConfig:
-    """The same on ports that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
-    ports = [int(listener.getsockname()[1]) for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return replace(
-        config,
-        inference_port=ports[0],
-        management_port=ports[1],
-        metrics_port=ports[2],
-        grpc_inference_port=ports[3],
-        grpc_management_port=ports[4],
-    )
+    return on_free_ports(ServerConfig(folder / "store", threads=3, ready_timeout_s=60.0))
 
 
 @pytest.fixture
@@ -367,11 +350,13 @@ def test_key_file_is_the_owners_alone(server: Server) -> None:
     assert server.state.stat().st_mode & 0o777 == 0o700
 
 
-def test_model_that_does_not_load_is_an_error_with_its_last_words(server: Server, folder: Path, state: Path) -> None:
+def test_model_that_does_not_load_is_an_error_with_its_last_words(
+    server: Server, on_free_ports: Callable[[ServerConfig], ServerConfig], folder: Path, state: Path
+) -> None:
     store = folder / "failing"
     store.mkdir()
     write_archive(store, "failing", FAILING)
-    config = replace(other_ports(server.config), model_store=store, state=state)
+    config = replace(on_free_ports(server.config), model_store=store, state=state)
 
     with pytest.raises(ServerError, match=r"^a worker ended while it loaded its model: ValueError: no bundle here "):
         Server(config).start()
@@ -379,9 +364,9 @@ def test_model_that_does_not_load_is_an_error_with_its_last_words(server: Server
 
 
 def test_killed_server_leaves_nothing_and_the_next_one_starts_and_stops_in_its_folder(
-    config: ServerConfig, state: Path
+    config: ServerConfig, on_free_ports: Callable[[ServerConfig], ServerConfig], state: Path
 ) -> None:
-    config = replace(other_ports(config), state=state)
+    config = replace(on_free_ports(config), state=state)
     first = serve(config)
     pids = marked_processes(state)
 

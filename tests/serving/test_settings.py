@@ -22,6 +22,7 @@ from suffuse.serving.settings import (
     refuse_taken_ports,
 )
 
+Ports = Callable[[int], list[int]]
 NOOP = Archive("noop.mar", "noop", "1.0", None)
 
 
@@ -277,14 +278,6 @@ def test_file_that_is_no_archive_is_named(tmp_path: Path, write: Callable[[Path]
 # Ports
 
 
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [int(listener.getsockname()[1]) for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
-
-
 def config_on(ports: list[int], host: str = "127.0.0.1") -> ServerConfig:
     inference, management, metrics, grpc_inference, grpc_management = ports
     return ServerConfig(
@@ -298,11 +291,16 @@ def config_on(ports: list[int], host: str = "127.0.0.1") -> ServerConfig:
     )
 
 
-def test_free_ports_pass() -> None:
-    refuse_taken_ports(config_on(free_ports(5)))
+def test_free_ports_pass(free_ports: Ports) -> None:
+    config = config_on(free_ports(5))
+
+    refuse_taken_ports(config)
+
+    with socket.create_server(config.listeners["metrics"]), pytest.raises(ServerError):
+        refuse_taken_ports(config)
 
 
-def test_taken_port_names_the_process_that_has_it() -> None:
+def test_taken_port_names_the_process_that_has_it(free_ports: Ports) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         expected = (
@@ -314,7 +312,7 @@ def test_taken_port_names_the_process_that_has_it() -> None:
             refuse_taken_ports(config_on([*free_ports(2), port, *free_ports(2)]))
 
 
-def test_port_for_two_purposes_is_refused() -> None:
+def test_port_for_two_purposes_is_refused(free_ports: Ports) -> None:
     one, two, three, four = free_ports(4)
     expected = f"port {one} is given for both inference and grpc_inference; expected one for each"
 
@@ -322,7 +320,7 @@ def test_port_for_two_purposes_is_refused() -> None:
         refuse_taken_ports(config_on([one, two, three, one, four]))
 
 
-def test_host_of_another_machine_is_refused() -> None:
+def test_host_of_another_machine_is_refused(free_ports: Ports) -> None:
     ports = free_ports(5)
     expected = f"port {ports[0]} (inference) on 192.0.2.1: Cannot assign requested address; choose another host or port"
 
