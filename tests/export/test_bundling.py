@@ -72,7 +72,7 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_folder_that_is_no_bundle_is_not_replaced(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work", "utf-8")
 
-    message = f"{tmp_path}: stands there and is no bundle, so it is not replaced; name another folder"
+    message = f"{tmp_path}: exists and is no bundle; expected a new name, or a bundle to replace"
     with pytest.raises(BundleError, match=f"^{re.escape(message)}$"):
         export(tiny_run, tmp_path)
 

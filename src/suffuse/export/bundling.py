@@ -32,8 +32,6 @@ def export(run: Path, to: Path, report: Callable[[str], None] = lambda _: None) 
     checkpoint = best_checkpoint(run) if run.is_dir() else run
     if not checkpoint.is_file():
         raise BundleError(f"{run}: no checkpoint there; expected the folder of a run, as `suffuse fit` leaves it")
-    if to.exists() and not (to / MANIFEST).is_file():
-        raise BundleError(f"{to}: stands there and is no bundle, so it is not replaced; name another folder")
     report("loading the checkpoint")
     trained = load_checkpoint(checkpoint)
     replace_folder(to, lambda folder: _fill(folder, trained, report))
