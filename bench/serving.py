@@ -87,7 +87,9 @@ def compare(rivals: dict[str, Rate], clients: int, threads: int) -> Iterator[Cla
     yield median_claim(f"answers a second, suffuse on TorchServe: {where}", rates["served"], "1/s", COMMAND)
 
 
-def served(stack: contextlib.ExitStack, store: Path, model: str, threads: int, texts: Sequence[str]) -> Rate:
+def served(
+    stack: contextlib.ExitStack, store: Path, model: str, threads: int, texts: Sequence[str], seconds: float = SECONDS
+) -> Rate:
     """Start a server of its own with one worker; it stops with `stack`."""
     ports = free_ports(5)
     state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -110,7 +112,7 @@ def served(stack: contextlib.ExitStack, store: Path, model: str, threads: int, t
     )
     key = json.loads(server.key_file.read_text("utf-8"))["inference"]["key"]
     target = Target(server.url, model, key)
-    return lambda clients: closed_loop(target, texts, clients, SECONDS).rate
+    return lambda clients: closed_loop(target, texts, clients, seconds).rate
 
 
 def in_process(threads: int, texts: Sequence[str]) -> Rate:
