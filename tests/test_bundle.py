@@ -219,6 +219,24 @@ def test_a_bundle_stays_when_its_successor_cannot_be_written(folder: Path) -> No
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_a_bundle_comes_back_when_its_successor_cannot_take_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def rename_but_not_the_fresh_one(path: Path, target: Path) -> Path:
+        if target == folder and not path.name.endswith("-old"):
+            raise OSError("cannot be renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_but_not_the_fresh_one)
+    with pytest.raises(OSError, match=r"^cannot be renamed$"):
+        replace_folder(folder, fill)
+
+    assert Bundle.open(folder).name == "reviews"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     thesis = tmp_path / "work" / "thesis.txt"
     thesis.parent.mkdir()

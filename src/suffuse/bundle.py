@@ -189,10 +189,7 @@ def check_digest(where: str, file: IO[bytes], digest: str) -> None:
     Raises:
         BundleError: it is altered or truncated.
     """
-    computed = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        computed.update(chunk)
-    found = computed.hexdigest()
+    found = _sha256(file)
     if found != digest:
         raise BundleError(
             f"{where}: altered or truncated (SHA-256 {found[:12]}…, expected {digest[:12]}…); export the run again"
@@ -202,7 +199,7 @@ def check_digest(where: str, file: IO[bytes], digest: str) -> None:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(file)
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
@@ -224,12 +221,23 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
         fresh.chmod(0o755)  # mkdtemp's folders are for their owner alone
         if target.exists():
             old = target.rename(fresh.with_name(fresh.name + "-old"))
-            fresh.rename(target)
+            try:
+                fresh.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
             shutil.rmtree(old)
         else:
             fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sha256(file: IO[bytes]) -> str:
+    computed = hashlib.sha256()  # not hashlib.file_digest, which by its types takes no member of a zip file
+    while chunk := file.read(_CHUNK_BYTES):
+        computed.update(chunk)
+    return computed.hexdigest()
 
 
 def _is_empty_folder(path: Path) -> bool:
