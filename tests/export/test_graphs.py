@@ -95,6 +95,22 @@ def test_same_network_gives_the_same_bytes(encoder: TextNetwork, graph: Path, tm
     assert (tmp_path / "again.onnx").read_bytes() == graph.read_bytes()
 
 
+class Undecided(nn.Module):
+    """A network whose way depends on its input, which a graph cannot hold."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return input_ids.float() if int(input_ids.sum()) > 3 else -input_ids.float()
+
+
+def test_network_that_cannot_be_a_graph_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export_graph(Undecided().eval(), ["input_ids"], 64, tmp_path / "predict.onnx")
+
+    message = str(caught.value)
+    assert re.match(r"no ONNX graph can be made of this network \(opset 23: \w+: .+; opset 20: \w+: .+\); ", message)
+    assert "\n" not in message
+
+
 class Shifted(nn.Module):
     """A network whose logits are off by a constant."""
 

@@ -38,20 +38,20 @@ def export_graph(network: nn.Module, input_names: Sequence[str], max_tokens: int
         path: of the file.
 
     Raises:
-        ExportError: ONNX Runtime opens what torch writes at none of `OPSETS`.
+        ExportError: at none of `OPSETS` does torch write a graph that ONNX Runtime opens.
     """
-    failure: Exception | None = None
+    failures = []
     for opset in OPSETS:
-        _export(network, input_names, max_tokens, path, opset)
         try:
+            _export(network, input_names, max_tokens, path, opset)
             open_graph(path)
-        except Exception as error:
-            failure = error
+        except Exception as error:  # torch and ONNX Runtime have a dozen kinds
+            failures.append(f"opset {opset}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         else:
             return
     raise ExportError(
-        f"ONNX Runtime {onnxruntime.__version__} opens this network at none of the opsets {OPSETS}: {failure}; "
-        "take another architecture, or the versions in constraints.txt"
+        f"no ONNX graph can be made of this network ({'; '.join(failures)}); expected one of BERT, RoBERTa, "
+        "DistilBERT, ELECTRA, ModernBERT, GPT-2 or Llama type: take such a model, and the versions in constraints.txt"
     )
 
 
