@@ -175,7 +175,7 @@ def _serve(settings: Namespace) -> None:
     serve(
         ServerConfig(
             Path(settings.model_store),
-            tuple(name if name.endswith(".mar") else f"{name}.mar" for name in settings.models) or ("all",),
+            tuple(settings.models) or ("all",),
             config=Path(settings.config) if settings.config else ServerConfig.config,
             workers=settings.workers or None,
             threads=settings.threads or None,

@@ -98,7 +98,7 @@ class Client:
             AnswerError: the one row cannot be answered, or the whole request; `code` and `status` say why.
             ConnectError, DeadlineError, AuthorizationError, UnknownModelError, OverloadError: see suffuse.errors.
         """
-        # TorchServe hands a JSON string to the handler without its quotes, where "null" would be taken for null.
+        # TorchServe hands a JSON string to the handler without its quotes; one that begins like JSON would be parsed.
         body = _dump([rows] if isinstance(rows, str) else rows)
         reply = self._try(lambda headers, by: self._transport.predict(model, version, body, headers, by))
         answers = _load(reply)
