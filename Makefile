@@ -23,9 +23,10 @@ lint: .venv/dev  ## Style and types.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, about 20 minutes), then render docs/claims.md.
+bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, about 25 minutes), then render docs/claims.md.
 	$(BIN)/python bench/attention_cost.py
 	$(BIN)/python bench/microbatch.py
+	$(BIN)/python bench/batch_size.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/sentiment.py
 	@$(MAKE) --no-print-directory claims

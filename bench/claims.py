@@ -64,16 +64,31 @@ def median_claim(claim: str, values: ArrayLike, unit: str, command: str, goal: G
     """
     rounds = np.asarray(values, dtype=np.float64)
     resampled = np.random.default_rng(0).choice(rounds, size=(RESAMPLES, len(rounds)))
-    low, high = np.quantile(np.median(resampled, axis=1), [0.025, 0.975])
-    median = float(np.median(rounds))
+    return resampled_claim(claim, float(np.median(rounds)), np.median(resampled, axis=1), unit, command, goal)
+
+
+def resampled_claim(
+    claim: str, value: float, resampled: ArrayLike, unit: str, command: str, goal: Goal | None = None
+) -> Claim:
+    """A value with the interval of its bootstrap.
+
+    Args:
+        claim: what was measured, against what.
+        value: as measured.
+        resampled: the same of each resample.
+        unit: of the value.
+        command: which measures it again.
+        goal: where there is one, the value has to meet it.
+    """
+    low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [0.025, 0.975])
     return Claim(
         claim=claim,
         goal="reported" if goal is None else str(goal),
-        value=round(median, 3),
+        value=round(value, 3),
         low=round(float(low), 3),
         high=round(float(high), 3),
         unit=unit,
-        met=goal is None or goal.met_by(median),
+        met=goal is None or goal.met_by(value),
         command=command,
         commit=commit(),
         machine=machine(),

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import suffuse
-from claims import ROOT, Claim, Goal, commit, machine, write
+from claims import RESAMPLES, ROOT, Claim, Goal, resampled_claim, write
 
 sys.path.append(str(ROOT / "scripts"))
 from demo import BUNDLE, demo_data, tf_idf
 
 COMMAND = "python bench/sentiment.py"
-RESAMPLES = 2000
 
 
 def main() -> None:
@@ -58,20 +57,7 @@ def claim(text: str, values: NDArray[np.float64], films: list[NDArray[np.int64]]
     for _ in range(RESAMPLES):
         drawn = np.concatenate([films[film] for film in draw.integers(len(films), size=len(films))])
         means.append(values[drawn].mean())
-    low, high = np.quantile(means, [0.025, 0.975])
-    mean = float(values.mean())
-    return Claim(
-        claim=text,
-        goal="reported" if goal is None else str(goal),
-        value=round(mean, 3),
-        low=round(float(low), 3),
-        high=round(float(high), 3),
-        unit="share of rows",
-        met=goal is None or goal.met_by(mean),
-        command=COMMAND,
-        commit=commit(),
-        machine=machine(),
-    )
+    return resampled_claim(text, float(values.mean()), means, "share of rows", COMMAND, goal)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ class ArchiveSettings:
     Args:
         workers: started with the server; `suffuse serve --workers` takes precedence.
         batch_size: requests that a worker is handed at once. Their rows are sorted by length and cut into smaller
-            batches, so a larger one costs nothing: at 64 clients 64 gave 5 to 15 % more answers a second than 16, at
-            16 clients as many.
-        max_batch_delay_ms: how long TorchServe waits for a batch to fill, at least 1. Under load batches fill by
-            themselves: 1 ms was as good as 2 ms or better at 1, 16 and 64 clients. TorchServe takes 0, but then answers
-            a lone client twenty times more slowly.
+            batches, so a larger one costs nothing: at 64 clients, 16 gave 0.83 times the answers a second of 64
+            (bench/batch_size.py).
+        max_batch_delay_ms: how long TorchServe waits for a batch to fill, at least 1. A lone client pays it whole: 5 ms
+            cost it a third of its answers, and gave 16 and 64 clients 5 to 8 % more; 2 ms could not be told from 1.
+            TorchServe takes 0, but then answers a lone client twelve times more slowly.
         version: of the model, for roll-outs.
     """
 
