@@ -160,7 +160,7 @@ def test_a_bad_target_is_named_with_what_was_expected(task: Classification, row:
 def test_an_answer_has_the_likeliest_label_and_all_scores() -> None:
     logits = [[0.3, -1.2], [-800.0, 900.0]]
 
-    first, second = SINGLE.decode(windows_of(2), outputs_of(logits))
+    first, second = SINGLE.decode([], windows_of(2), outputs_of(logits))
 
     bad, good = torch.tensor(logits[0]).double().softmax(0).tolist()
     assert first == {"label": "bad", "score": round(bad, 6), "scores": {"bad": round(bad, 6), "good": round(good, 6)}}
@@ -171,7 +171,7 @@ def test_many_classes_are_scored_each() -> None:
     task = Classification(tuple(f"l{number}" for number in range(500)))
     logits = np.random.default_rng(0).normal(size=500).tolist()
 
-    (answer,) = task.decode(windows_of(1), outputs_of([logits]))
+    (answer,) = task.decode([], windows_of(1), outputs_of([logits]))
 
     assert answer["label"] == f"l{int(np.argmax(logits))}"
     assert list(answer["scores"].values()) == pytest.approx(torch.tensor(logits).softmax(0).tolist(), abs=1e-6)
@@ -180,7 +180,7 @@ def test_many_classes_are_scored_each() -> None:
 def test_several_labels_are_all_those_from_the_threshold_on() -> None:
     logits = [[4.0, -0.1, 0.0], [-800.0, -5.0, -5.0]]
 
-    first, second = MULTI.decode(windows_of(2), outputs_of(logits))
+    first, second = MULTI.decode([], windows_of(2), outputs_of(logits))
 
     assert first["labels"] == ["comedy", "war"]
     assert list(first["scores"].values()) == pytest.approx(torch.tensor(logits[0]).sigmoid().tolist(), abs=1e-6)
@@ -190,27 +190,27 @@ def test_several_labels_are_all_those_from_the_threshold_on() -> None:
 def test_a_higher_threshold_gives_fewer_labels() -> None:
     strict = Classification(MULTI.labels, multi_label=True, threshold=0.9)
 
-    assert strict.decode(windows_of(1), outputs_of([[4.0, 1.0, 0.0]]))[0]["labels"] == ["comedy"]
+    assert strict.decode([], windows_of(1), outputs_of([[4.0, 1.0, 0.0]]))[0]["labels"] == ["comedy"]
 
 
 @pytest.mark.parametrize("task", [SINGLE, MULTI])
 def test_an_answer_says_that_its_text_was_cut(task: Classification) -> None:
     cut = Window(1, {"input_ids": np.array([2])}, truncated=True)
 
-    answers = task.decode([*windows_of(1), cut], outputs_of([[0.0] * len(task.labels)] * 2))
+    answers = task.decode([], [*windows_of(1), cut], outputs_of([[0.0] * len(task.labels)] * 2))
 
     assert [answer.get("truncated") for answer in answers] == [None, True]
 
 
 def test_nothing_is_decoded_from_nothing() -> None:
-    assert SINGLE.decode([], []) == []
+    assert SINGLE.decode([], [], []) == []
 
 
 def test_single_labels_are_measured_by_accuracy_and_f1() -> None:
     answers = [{"label": label} for label in ("good", "good", "bad", "bad")]
     rows = [{"label": label} for label in ("good", "bad", "bad", "bad")]
 
-    measured = SINGLE.metrics(answers, rows)
+    measured = SINGLE.metrics(answers, [SINGLE.target(row) for row in rows])
 
     assert measured == {
         "accuracy": 0.75,
@@ -224,7 +224,7 @@ def test_several_labels_are_measured_by_exact_match_and_f1() -> None:
     answers = [{"labels": ["war"]}, {"labels": ["comedy", "war"]}]
     rows: list[Row] = [{"labels": "war"}, {"labels": ["war", "crime"]}]
 
-    assert MULTI.metrics(answers, rows) == {
+    assert MULTI.metrics(answers, [MULTI.target(row) for row in rows]) == {
         "exact_match": 0.5,
         "f1_macro": pytest.approx(1 / 3),
         "f1_micro": pytest.approx(2 / 3),

@@ -108,7 +108,12 @@ def test_toy_task_is_learned(recipe: Recipe, reviews_csv: Path) -> None:
             {"logits": trained.network(**one, attention_mask=torch.ones_like(one["input_ids"]))[0].numpy()}
             for one in inputs
         ]
-    assert trained.task.metrics(trained.task.decode(windows, outputs), rows)["accuracy"] > 0.95
+    assert (
+        trained.task.metrics(trained.task.decode(rows, windows, outputs), [trained.task.target(row) for row in rows])[
+            "accuracy"
+        ]
+        > 0.95
+    )
 
 
 def test_run_holds_recipe_metrics_checkpoints_and_rows_held_back(recipe: Recipe, tmp_path: Path) -> None:

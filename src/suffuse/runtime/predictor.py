@@ -111,23 +111,17 @@ class Predictor:
             DataError: there are no rows.
         """
         answers: list[Answer] = []
-        targets: list[Row] = []  # not the texts, which may fill the memory
-        name = self.task.target_field.name
-        for chunk in _chunked(map(self._check_with_target, rows), STREAM_ROWS):
+        targets: list[Any] = []  # not the texts, which may fill the memory
+        for chunk in _chunked(map(self.task.check, rows), STREAM_ROWS):
+            targets += [self.task.target(row) for row in chunk]
             answers += self._answer(chunk)
-            targets += [{name: row[name]} for row in chunk]
         if not answers:
             raise DataError("no rows to measure; expected at least one")
         return {**self.task.metrics(answers, targets), "rows": len(answers)}
 
-    def _check_with_target(self, row: Row) -> Row:
-        checked = self.task.check(row)
-        self.task.target(checked)
-        return checked
-
     def _answer(self, rows: Sequence[Row]) -> list[Answer]:
         windows = self.task.encode(rows, self._tokens) if rows else []
-        return self.task.decode(windows, self._outputs(windows))
+        return self.task.decode(rows, windows, self._outputs(windows))
 
     def _outputs(self, windows: Sequence[Window]) -> list[Arrays]:
         outputs: list[dict[str, NDArray[Any]]] = [{} for _ in windows]

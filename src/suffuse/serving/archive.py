@@ -19,7 +19,7 @@ from pathlib import Path
 from suffuse.bundle import MANIFEST, Bundle
 from suffuse.errors import InputError, ServerError
 
-SERVING_HALF = ("__init__.py", "errors.py", "batching.py", "bundle.py", "machine.py", "rows.py", "tasks", "runtime")
+SERVING_HALF = ("__init__.py", "errors.py", "batching.py", "bundle.py", "machine.py", "rows", "tasks", "runtime")
 """What of suffuse travels inside an archive: all that a handler imports, and what that imports."""
 HANDLER = "text.py"
 MODEL_CONFIG = "model-config.yaml"

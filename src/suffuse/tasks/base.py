@@ -45,6 +45,8 @@ class Loss(Enum):
     """Cross entropy against class indices; one class is right."""
     SIGMOID = "sigmoid"
     """Binary cross entropy against values in [0, 1]; each output stands alone."""
+    SPAN = "span"
+    """Each output is a choice among the tokens of the window: cross entropy over its positions, padding left out."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ class Head:
         size: outputs per row or token.
         level: one vector a row (B, size) or one a token (B, N, size).
         loss: what training minimises.
+        names: what each output stands for, where classes have names; class weights are given by them.
     """
 
     size: int
     level: Level
     loss: Loss
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,15 @@ class Window:
     Args:
         row: index of the row among those encoded together.
         inputs: ``input_ids`` (N,) and others of that length.
-        truncated: whether text of the row was left out.
+        truncated: whether text of the row was left out, in this window and in all others.
+        spans: where answers point into a text: start and end of each token in it, in characters, (N, 2); -1 for tokens
+            that are not of that text.
     """
 
     row: int
     inputs: Mapping[str, NDArray[np.int64]]
     truncated: bool = False
+    spans: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -107,6 +114,11 @@ class Task(ABC):
         """The field that a row must have besides, to learn from it or to measure against it."""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """All names that the task may read of a row; other columns are not kept for it."""
+        return (*(field.name for field in self.fields), self.target_field.name)
+
+    @property
     @abstractmethod
     def head(self) -> Head:
         """The last layer that this task needs."""
@@ -125,7 +137,7 @@ class Task(ABC):
 
     @abstractmethod
     def target(self, row: Row) -> Any:  # noqa: ANN401 - each task has its own kind
-        """What the network should have said for a row, checked.
+        """What the answer to a checked row should be, in a form that `metrics` compares with.
 
         Raises:
             RowError: the target field is missing or holds what was not learned.
@@ -144,12 +156,24 @@ class Task(ABC):
         return run("predict", inputs)
 
     @abstractmethod
-    def decode(self, windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:
+    def decode(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:
         """One answer a row from the outputs of its windows (without the batch axis), in the order of the rows."""
 
     @abstractmethod
-    def metrics(self, answers: Sequence[Answer], rows: Sequence[Row]) -> dict[str, float]:
-        """Measures of answers against rows, of which only the target field is read; `metric` is among them."""
+    def metrics(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
+        """Measures of answers against what `target` gave for their rows; `metric` is among them."""
+
+    def calibrate(
+        self,
+        rows: Sequence[Row],  # noqa: ARG002 - most tasks have nothing to choose
+        windows: Sequence[Window],  # noqa: ARG002
+        outputs: Sequence[Arrays],  # noqa: ARG002
+    ) -> "Task":
+        """The task with what it chooses on validation rows and their outputs, such as a threshold; by default itself.
+
+        What it chooses must not change `encode`, `targets` or `head`.
+        """
+        return self
 
     def check(self, row: object) -> Row:
         """A row that can be encoded.

@@ -67,7 +67,7 @@ class Classification(Task):
     @property
     def head(self) -> Head:
         """One output a label."""
-        return Head(len(self.labels), Level.ROW, Loss.SIGMOID if self.multi_label else Loss.SOFTMAX)
+        return Head(len(self.labels), Level.ROW, Loss.SIGMOID if self.multi_label else Loss.SOFTMAX, self.labels)
 
     def learn(self, rows: Iterable[Row]) -> "Classification":
         """The task with the labels of `rows`, sorted, unless they were given."""
@@ -116,7 +116,7 @@ class Classification(Task):
                 targets.append(np.array(indices[0], dtype=np.int64))
         return targets
 
-    def decode(self, windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:
+    def decode(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:  # noqa: ARG002
         """``{"label", "score", "scores"}``, or ``{"labels", "scores"}`` with several; ``truncated`` where it was."""
         if not windows:
             return []
@@ -136,12 +136,12 @@ class Classification(Task):
             answers.append(answer | {"truncated": True} if window.truncated else answer)
         return answers
 
-    def metrics(self, answers: Sequence[Answer], rows: Sequence[Row]) -> dict[str, float]:
+    def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[int, ...]]) -> dict[str, float]:
         """Accuracy and F1 (macro), or with several labels exact match and F1 (macro and micro)."""
-        expected = np.zeros((len(rows), len(self.labels)), dtype=bool)
+        expected = np.zeros((len(targets), len(self.labels)), dtype=bool)
         given = np.zeros_like(expected)
-        for index, (answer, row) in enumerate(zip(answers, rows, strict=True)):
-            expected[index, list(self.target(row))] = True
+        for index, (answer, indices) in enumerate(zip(answers, targets, strict=True)):
+            expected[index, list(indices)] = True
             chosen = answer["labels"] if self.multi_label else [answer["label"]]
             given[index, [self.labels.index(label) for label in chosen]] = True
         measured = exact_match(given, expected) if self.multi_label else accuracy(given, expected)

@@ -87,6 +87,7 @@ class TextModule(lightning.LightningModule):
         self.dropout = dropout
         self.tokens: Tokens = load_tokens(model, max_tokens)
         self.task: Task | None = None
+        self.calibrated: Task | None = None
         self.network: TextNetwork | None = None
         self.metrics: dict[str, float] = {}
 
@@ -114,7 +115,8 @@ class TextModule(lightning.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of a batch."""
         task, network = self._built()
-        loss = LOSSES[task.head.loss](network(**self._wanted(batch["inputs"])), batch["targets"])
+        logits = network(**self._wanted(batch["inputs"]))
+        loss = LOSSES[task.head.loss](logits, batch["targets"], batch["inputs"]["attention_mask"])
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["windows"]))
         return loss
 
@@ -135,7 +137,7 @@ class TextModule(lightning.LightningModule):
         outputs = task.answer(to_numpy(batch["inputs"]), run)
         for row, window in enumerate(batch["windows"].tolist()):
             self._measured.outputs[window] = {name: array[row] for name, array in outputs.items()}
-        loss = LOSSES[task.head.loss](logits[0], batch["targets"])
+        loss = LOSSES[task.head.loss](logits[0], batch["targets"], batch["inputs"]["attention_mask"])
         self._measured.losses[int(batch["windows"][0])] = (float(loss), len(batch["windows"]))
 
     def on_validation_epoch_end(self) -> None:
@@ -144,7 +146,9 @@ class TextModule(lightning.LightningModule):
         measured = _gathered(self._measured)
         self.on_validation_epoch_start()
         rows, windows, outputs = _complete(self.data.validation_rows, measured.outputs)
-        self.metrics = task.metrics(task.decode(windows, outputs), rows)
+        self.calibrated = task.calibrate(rows, windows, outputs)
+        answers = self.calibrated.decode(rows, windows, outputs)
+        self.metrics = self.calibrated.metrics(answers, [task.target(row) for row in rows])
         self.log("val_loss", measured.loss, sync_dist=True)
         self.log_dict({f"val_{name}": value for name, value in self.metrics.items()}, sync_dist=True)
         self.log(SCORE, self.metrics[task.metric], prog_bar=True, sync_dist=True)
@@ -176,7 +180,8 @@ class TextModule(lightning.LightningModule):
         """Add all that `load_checkpoint` needs, as plain values, so that a checkpoint alone can be exported."""
         task, network = self._built()
         checkpoint[_KEY] = {
-            "task": json.dumps(task_to_dict(task)),
+            "task": json.dumps(task_to_dict(self.calibrated or task)),
+            "learned": json.dumps(task_to_dict(task)),
             "backbone": json.dumps(config_to_dict(network.backbone.config)),
             "tokenizer": self.tokens.json,
             "max_tokens": self.tokens.max_tokens,
@@ -196,11 +201,12 @@ class TextModule(lightning.LightningModule):
         """
         task, _ = self._built()
         saved = checkpoint[_KEY]
-        now = {"task": json.dumps(task_to_dict(task)), "num_hops": self.num_hops}
+        now = {"learned": json.dumps(task_to_dict(task)), "num_hops": self.num_hops}
         for name, value in now.items():
             if saved[name] != value:
+                shown = "task" if name == "learned" else name
                 raise BundleError(
-                    f"the run to resume has {name} {saved[name]}; data and options now give {value}: "
+                    f"the run to resume has {shown} {saved[name]}; data and options now give {value}: "
                     "start it anew without --resume, or give what it was started with"
                 )
         self._resumed_random = checkpoint[_RANDOM]

@@ -1,4 +1,4 @@
-"""Rows out of files, one at a time, each with its place, so that a bad one can be named.
+"""Files of rows: which format a name stands for, and the formats of one row a line.
 
 A row is a dictionary. CSV and TSV (a header line first) and JSON lines are read, also as .gz, .bz2 and .xz;
 ``pkg://package/path`` is a file inside an installed package, found without importing the package.
@@ -104,11 +104,11 @@ def read_rows(source: str | Path, columns: Mapping[str, str] | None = None) -> I
     columns = columns or {}
     empty = True
     with decompress(path) if decompress else path.open("rb") as file:
-        for line, row in reader(path.name, _decoded(path.name, file)):
+        for place, row in reader(path.name, _decoded(path.name, file)):
             if empty:
                 _check_columns(path.name, row, columns)
                 empty = False
-            yield PlacedRow(f"{path.name}:{line}", _renamed(row, columns))
+            yield PlacedRow(f"{path.name}:{place}", _renamed(row, columns))
     if empty:
         raise DataError(f"{path.name}: the file holds no rows; expected at least one")
 
@@ -135,8 +135,8 @@ def _decoded(name: str, file: Iterable[bytes]) -> Iterator[str]:
 
 def _read_separated(
     separator: str, quoting: Literal[0, 3]
-) -> Callable[[str, Iterable[str]], Iterator[tuple[int, Row]]]:
-    def read(name: str, lines: Iterable[str]) -> Iterator[tuple[int, Row]]:
+) -> Callable[[str, Iterable[str]], Iterator[tuple[int | str, Row]]]:
+    def read(name: str, lines: Iterable[str]) -> Iterator[tuple[int | str, Row]]:
         csv.field_size_limit(LONGEST_FIELD)
         reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
         header: list[str] = []
@@ -172,7 +172,7 @@ def _keyed(header: list[str], cells: list[str], where: str) -> Row:
     return dict(zip(header, cells, strict=True))
 
 
-def _read_json_lines(name: str, lines: Iterable[str]) -> Iterator[tuple[int, Row]]:
+def _read_json_lines(name: str, lines: Iterable[str]) -> Iterator[tuple[int | str, Row]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -189,7 +189,10 @@ def _read_json_lines(name: str, lines: Iterable[str]) -> Iterator[tuple[int, Row
         yield number, row
 
 
-_READERS: dict[str, Callable[[str, Iterable[str]], Iterator[tuple[int, Row]]]] = {
+Reader = Callable[[str, Iterable[str]], Iterator[tuple[int | str, Row]]]
+"""``reader(name, lines) -> (place, row)``: the place is a line, or a path inside the file where lines say nothing."""
+
+_READERS: dict[str, Reader] = {
     ".csv": _read_separated(",", csv.QUOTE_MINIMAL),
     ".tsv": _read_separated("\t", csv.QUOTE_NONE),  # published TSV files hold bare quotes
     ".jsonl": _read_json_lines,
