@@ -139,7 +139,8 @@ class GrpcTransport:
             ("grpc.enable_http_proxy", 0 if _is_loopback(url) else 1),
             # A server that comes back is found at the next retry, not after gRPC's own second and more.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # What gRPC gives one attempt to connect: a busy machine, or one far away, takes its time.
+            ("grpc.min_reconnect_backoff_ms", 5000),
             ("grpc.max_reconnect_backoff_ms", 1000),
         )
         self._channel = (
