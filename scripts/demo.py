@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -25,7 +23,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from suffuse import Client
 from suffuse.serving.process import marked_processes
 from suffuse.serving.server import Server, ServerConfig
-from suffuse.training import Split, TextData
+from suffuse.training import TextData
+from suffuse.training.fit import data_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Path("configs/sentiment.yaml")
@@ -74,7 +73,7 @@ def main() -> None:
         ours = evaluate(test_rows)
     with stages.stage("baseline"):
         data = demo_data()
-        held_back = [row for _, row in data.rows("test")]
+        held_back = [row for _, _, row in data.rows("test")]
         baseline = tf_idf(data).score([row["text"] for row in held_back], [row["label"] for row in held_back])
     serve_and_ask(stages)
     console = Console()
@@ -94,16 +93,15 @@ def evaluate(test_rows: Path) -> dict[str, float]:
 
 def demo_data() -> TextData:
     """The rows of the recipe, split as training splits them."""
-    settings: dict[str, Any] = yaml.safe_load((ROOT / RECIPE).read_text("utf-8"))["data"]
-    return TextData(**{**settings, "split": Split(**settings["split"])})
+    return data_of(ROOT / RECIPE)
 
 
 def tf_idf(data: TextData) -> Pipeline:
     """Logistic regression over TF-IDF of words and word pairs, its strength chosen on validation rows."""
     texts, labels = {}, {}
     for side in ("train", "validation"):
-        texts[side] = [row["text"] for _, row in data.rows(side)]
-        labels[side] = [row["label"] for _, row in data.rows(side)]
+        texts[side] = [row["text"] for _, _, row in data.rows(side)]
+        labels[side] = [row["label"] for _, _, row in data.rows(side)]
     fitted = [
         make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), LogisticRegression(C=c, max_iter=1000)

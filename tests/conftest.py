@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,15 @@ SENTENCES = [
     "funny, clever and moving from start to end",
     "tired, clumsy and boring from start to end",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of prepared data sets that no other run has touched."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUFFUSE_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +87,7 @@ def tiny_run(tiny_model: Path, reviews_csv: Path, tmp_path_factory: pytest.TempP
         "model.optimization.learning_rate": 3e-3,
         "model.optimization.attention_learning_rate": 3e-2,
         "data.train": reviews_csv,
-        "data.tokens_per_batch": 128,
+        "data.loading.tokens_per_batch": 128,
         "trainer.max_epochs": 5,
         "trainer.accelerator": "cpu",
         "trainer.log_every_n_steps": 1,

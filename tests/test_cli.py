@@ -34,6 +34,16 @@ def test_predict_answers_good_texts_beside_a_bad_one(tiny_bundle: Path, capsys: 
     assert err == "suffuse: some texts could not be answered; each error stands in its line\n"
 
 
+def test_predict_takes_rows_as_json_and_a_text_that_only_looks_like_one(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["predict", str(tiny_bundle), '{"text": "a warm and funny film"}', "{a dull and tired film}"])
+
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status == 0
+    assert [answer["label"] for answer in answers] == ["good", "bad"]
+
+
 def test_predict_answers_a_file_into_a_file(tiny_bundle: Path, reviews_csv: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,7 +19,10 @@ from hypothesis import strategies as st
 from suffuse.errors import DataError, InputError, RowError
 from suffuse.rows import locate, read_rows
 
-FORMATS = "expected one of .csv, .tsv, .jsonl (also with .gz, .bz2, .xz)"
+FORMATS = (
+    "expected one of .csv, .tsv, .jsonl, .json, .conll, .txt, .parquet (also with .gz, .bz2, .xz), "
+    "or a folder with a folder for each label"
+)
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -40,6 +44,7 @@ def refusal(path: Path | str, columns: dict[str, str] | None = None) -> InputErr
         ("a.CSV", "text,label\nfine,good\n"),
         ("a.v2.tsv", "text\tlabel\nfine\tgood\n"),
         ("a.jsonl", '{"text": "fine", "label": "good"}\n'),
+        ("a.json", '[{"text": "fine", "label": "good"}]'),
         ("crlf.csv", "text,label\r\nfine,good\r\n"),
         ("crlf.jsonl", '{"text": "fine", "label": "good"}\r\n'),
         ("bom.csv", "\ufefftext,label\nfine,good\n"),
@@ -152,7 +157,42 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_a_folder_is_no_file_of_rows(tmp_path: Path) -> None:
-    assert str(refusal(tmp_path)) == f"{tmp_path}: not a file that can be read; expected a file of rows"
+    with pytest.raises(DataError) as caught:
+        list(read_rows(tmp_path, format="csv"))
+
+    assert str(caught.value) == (
+        f"{tmp_path.name}: a folder, but the format is 'csv'; expected a file, or format: folders"
+    )
+
+
+def test_a_file_is_no_folder_of_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(read_rows(write(tmp_path, "a.csv", "text\nfine\n"), format="folders"))
+
+    assert str(caught.value) == (
+        "a.csv: a file, but the format is 'folders'; expected a folder with a folder for each label"
+    )
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+
+    assert str(refusal(tmp_path / "a.csv")) == f"{tmp_path}/a.csv: not a file that can be read; expected a file of rows"
+
+
+def test_a_format_can_be_named_where_the_ending_does_not_tell(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.data.gz", gzip.compress(b"text\tlabel\nfine\tgood\n"))
+
+    assert list(read_rows(path, format="tsv")) == [("rows.data.gz:2", {"text": "fine", "label": "good"})]
+
+
+def test_an_unknown_format_that_is_named_is_refused_with_those_known(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(read_rows(write(tmp_path, "a.csv", "text\nfine\n"), format="xml"))
+
+    assert str(caught.value) == (
+        "a.csv: unknown format 'xml'; expected one of csv, tsv, jsonl, json, conll, txt, parquet, lines, folders"
+    )
 
 
 @pytest.mark.parametrize("package", ["not_there_at_all", "dotted.name", "", "csv"])
@@ -168,7 +208,7 @@ def test_a_file_that_a_package_lacks_is_named() -> None:
     assert str(refusal("pkg://json/a.csv")) == "pkg://json/a.csv: package 'json' holds no 'a.csv'"
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a", "a.gz", ".csv", "a.parquet.gz"])
+@pytest.mark.parametrize("name", ["a.xml", "a", "a.gz", ".csv", "a.xml.gz"])
 def test_an_unknown_format_is_refused_with_those_known(tmp_path: Path, name: str) -> None:
     assert str(refusal(write(tmp_path, name, ""))) == f"{name}: unknown format; {FORMATS}"
 

@@ -18,13 +18,13 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "batching": (set(), {"numpy"}),
     "machine": (set(), set()),
-    "rows": ({"errors"}, set()),
+    "rows": ({"errors"}, {"pyarrow", "fsspec"}),
     "tasks": ({"errors"}, {"numpy", "tokenizers"}),
     "bundle": ({"tasks", "errors"}, {"numpy"}),
     "diffusion": (set(), {"torch", "transformers"}),
     "training": (
         {"diffusion", "tasks", "batching", "rows", "errors"},
-        {"numpy", "torch", "lightning", "transformers", "jsonargparse"},
+        {"numpy", "torch", "lightning", "transformers", "jsonargparse", "pyarrow", "filelock", "rich", "yaml", "peft"},
     ),
     "runtime": ({"bundle", "tasks", "batching", "machine", "rows", "errors"}, {"numpy", "onnxruntime", "rich"}),
     "export": (

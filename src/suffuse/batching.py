@@ -4,9 +4,10 @@ A batch is padded to its longest row, so what it costs is rows x longest. Rows o
 ends before that product passes a budget.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import ceil
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,34 @@ PADDING_TARGET = -100
 """The target of a padded position; losses leave it out, as torch's cross entropy does by default."""
 
 
-def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+class Batches(Sequence[list[int]]):
+    """Batches of indices, kept as two arrays: lists of millions of Python integers would fill the memory.
+
+    Args:
+        order: all indices, batch after batch, (R,).
+        bounds: where in `order` each batch begins, and the end, (batches + 1,).
+    """
+
+    def __init__(self, order: IntArray, bounds: IntArray) -> None:
+        self._order = order
+        self._bounds = bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        batch: list[int] = self._order[self._bounds[number] : self._bounds[number + 1]].tolist()
+        return batch
+
+
+def token_batches(lengths: Sequence[int] | IntArray, max_tokens: int) -> Batches:
     """Sort rows by length and cut them into batches of at most `max_tokens` padded tokens.
 
     Args:
@@ -30,17 +58,12 @@ def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     Returns:
         Batches of indices into `lengths`, shortest rows first; rows of equal length keep their order.
     """
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > max_tokens:
-            batches.append(batch)
-            batch = []
-        batch.append(index)
-    return [*batches, batch] if batch else batches
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    return Batches(order, _cuts(lengths[order], max_tokens))
 
 
-def batch_count(lengths: Sequence[int], max_tokens: int, ranks: int = 1) -> int:
+def batch_count(lengths: Sequence[int] | IntArray, max_tokens: int, ranks: int = 1) -> int:
     """Number of batches that `epoch_batches` makes of these rows in every epoch, a multiple of `ranks`.
 
     A little above the least possible, so that an epoch's chance grouping fits in.
@@ -55,7 +78,14 @@ def batch_count(lengths: Sequence[int], max_tokens: int, ranks: int = 1) -> int:
     return max(ceil(least / ranks), wanted // ranks) * ranks
 
 
-def epoch_batches(lengths: Sequence[int], max_tokens: int, *, count: int, seed: int, epoch: int) -> list[list[int]]:
+def epoch_batches(
+    lengths: Sequence[int] | IntArray,
+    max_tokens: int,
+    *,
+    count: int,
+    random: np.random.Generator,
+    rows: IntArray | None = None,
+) -> Batches:
     """Batches of rows of like length, in random order, another grouping each epoch, always `count` of them.
 
     Rows are shuffled, cut into pools, batched by length inside a pool, and the batches are shuffled again: padding
@@ -67,43 +97,73 @@ def epoch_batches(lengths: Sequence[int], max_tokens: int, *, count: int, seed: 
         lengths: tokens of each row.
         max_tokens: bound on padded tokens of a batch.
         count: as `batch_count` gave it for these lengths.
-        seed: of the run.
-        epoch: counted from 0.
+        random: of this epoch.
+        rows: indices of the rows that the epoch has, some of them several times or not at all; by default all, once.
 
     Returns:
         Batches of indices into `lengths`; every index stands in exactly one. Only where all batches are single rows,
-        and too few for the ranks, are some of them given twice, as torch's DistributedSampler does.
+        and too few for the ranks, are some of them given twice, as torch's DistributedSampler does. Where `rows` are
+        longer together than those that `count` was made for, batches may pass the budget by as much.
     """
-    random = np.random.default_rng((seed, epoch))
-    order = random.permutation(len(lengths)).tolist()
+    lengths = np.asarray(lengths, dtype=np.int64)
+    shuffled = random.permutation(len(lengths)) if rows is None else random.permutation(rows)
     pool_rows = POOL_ROWS
-    batches = _pooled_batches(order, lengths, max_tokens, pool_rows)
-    while len(batches) > count and pool_rows < len(order):
-        pool_rows *= 2  # larger pools leave fewer batches half full
-        batches = _pooled_batches(order, lengths, max_tokens, pool_rows)
-    while missing := max(0, count - len(batches)):
-        batches.sort(key=len)
-        if len(batches[-1]) == 1:
-            batches += batches[:missing]
+    order, bounds = _pooled(shuffled, lengths, max_tokens, pool_rows)
+    while len(bounds) - 1 > count:
+        if pool_rows < len(order):
+            pool_rows *= 2  # larger pools leave fewer batches half full
+        else:
+            max_tokens += ceil(max_tokens / 50)
+        order, bounds = _pooled(shuffled, lengths, max_tokens, pool_rows)
+    while missing := count - (len(bounds) - 1):
+        sizes = np.diff(bounds)
+        if sizes.max() == 1:
+            order = np.concatenate([order, order[:missing]])
+            bounds = np.arange(len(order) + 1)
             break
-        whole, halved = batches[:-missing], batches[-missing:]
-        halves = [part for batch in halved for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :])]
-        batches = whole + [part for part in halves if part]
-    return [batches[index] for index in random.permutation(len(batches)).tolist()]
+        largest = np.argsort(sizes, kind="stable")[-missing:]
+        halved = largest[sizes[largest] > 1]
+        bounds = np.sort(np.concatenate([bounds, bounds[halved] + sizes[halved] // 2]))
+    return _shuffled(order, bounds, random)
 
 
-def _pooled_batches(order: Sequence[int], lengths: Sequence[int], max_tokens: int, pool_rows: int) -> list[list[int]]:
-    return [
-        [pool[index] for index in batch]
-        for pool in chunks(order, pool_rows)
-        for batch in token_batches([lengths[row] for row in pool], max_tokens)
-    ]
+def _cuts(sorted_lengths: IntArray, max_tokens: int) -> IntArray:
+    """Where batches of rows in ascending order of length begin, and the end."""
+    bounds = [0]
+    rows = len(sorted_lengths)
+    while (start := bounds[-1]) < rows:
+        most = max(1, max_tokens // max(1, int(sorted_lengths[start])))
+        padded = np.arange(1, most + 1)[: rows - start] * sorted_lengths[start : start + most]
+        bounds.append(start + max(1, int(np.searchsorted(padded, max_tokens, side="right"))))
+    return np.array(bounds)
 
 
-def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Consecutive slices of `items` with `size` items each; the last may be shorter."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _pooled(shuffled: IntArray, lengths: IntArray, max_tokens: int, pool_rows: int) -> tuple[IntArray, IntArray]:
+    """Rows sorted by length inside each pool, and where batches begin in them, and the end."""
+    order, bounds = np.empty_like(shuffled), [np.zeros(1, dtype=np.int64)]
+    for start in range(0, len(shuffled), pool_rows):
+        pool = shuffled[start : start + pool_rows]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        order[start : start + len(pool)] = pool
+        bounds.append(start + _cuts(lengths[pool], max_tokens)[1:])
+    return order, np.concatenate(bounds)
+
+
+def _shuffled(order: IntArray, bounds: IntArray, random: np.random.Generator) -> Batches:
+    """The same batches in another order."""
+    chosen = random.permutation(len(bounds) - 1)
+    sizes = np.diff(bounds)[chosen]
+    ends = np.cumsum(sizes)
+    # Each place of the new order, minus where its batch begins there, plus where it began before.
+    places = np.arange(len(order)) - np.repeat(ends - sizes, sizes) + np.repeat(bounds[:-1][chosen], sizes)
+    return Batches(order[places], np.concatenate([[0], ends]))
+
+
+def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items each, of any iterable, read no further than needed; the last may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def pad(rows: Sequence[IntArray], value: int) -> IntArray:

@@ -45,7 +45,7 @@ class Limits:
     """What a request may hold.
 
     Args:
-        max_tokens: longest window; longer text is cut, and the answer says so.
+        max_tokens: longest window; longer text is read in several, or cut, and the answer says so.
         max_rows: rows in one request; a longer list would keep its worker from everybody else.
     """
 

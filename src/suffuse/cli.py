@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -116,7 +117,7 @@ def _archive(settings: Namespace) -> None:
 
 def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=str, help="folder that export wrote")
-    parser.add_argument("texts", nargs="*", type=str, help="texts to answer")
+    parser.add_argument("texts", nargs="*", type=str, help="texts to answer, or rows as JSON objects")
     parser.add_argument("--input", type=str, default="", help="a file of rows, streamed")
     parser.add_argument("--output", type=str, default="", help="JSON lines, one answer a row (default: stdout)")
     parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime (default: all cores)")
@@ -133,11 +134,20 @@ def _predict(settings: Namespace) -> None:
         summary = predict_file(predictor, settings.input, Path(settings.output) if settings.output else None)
         sys.stderr.write(summary + "\n")
         return
-    answers = predictor(settings.texts)
+    answers = predictor([_row(text) for text in settings.texts])
     for answer in answers:
         _result(json.dumps(answer, ensure_ascii=False))
     if any("error" in answer for answer in answers):
         raise InputError("some texts could not be answered; each error stands in its line")
+
+
+def _row(text: str) -> str | dict[str, object]:
+    """A row that was given as a JSON object, or the text as it is."""
+    if text.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            row: dict[str, object] = json.loads(text)
+            return row
+    return text
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:

@@ -76,7 +76,7 @@ def test_the_order_of_rows_changes_only_the_order_of_answers(
 def test_micro_batches_keep_their_budget_and_hold_every_row(
     predictor: Predictor, batches: list[tuple[int, ...]]
 ) -> None:
-    predictor(["funny " * (1 + number % 70) for number in range(200)])
+    predictor(["funny " * (1 + number % 60) for number in range(200)])
 
     assert len(batches) > 1
     assert max(rows * longest for rows, longest in batches) <= predictor_module.MICRO_BATCH_TOKENS
@@ -90,7 +90,7 @@ def test_a_short_row_is_not_padded_to_the_longest(predictor: Predictor, batches:
 
 
 def test_only_a_text_beyond_the_limit_is_said_to_be_cut(predictor: Predictor) -> None:
-    whole, cut = predictor(["film " * 62, "film " * 63])
+    whole, cut = predictor(["film " * 62 * 16, "film " * (62 * 16 + 1)])
 
     assert "truncated" not in whole
     assert cut["truncated"] is True

@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from suffuse.errors import DataError, RowError
+from suffuse.errors import DataError, InputError, RowError
 from suffuse.tasks import Classification, Level, Loss, Row, Tokens, Window
+from suffuse.tasks.classification import _pooled
 
 SINGLE = Classification(("bad", "good"))
 MULTI = Classification(("comedy", "crime", "war"), multi_label=True)
@@ -73,10 +76,43 @@ def test_the_head_has_an_output_a_label_and_the_loss_of_the_kind() -> None:
     assert (MULTI.head.size, MULTI.head.level, MULTI.head.loss) == (3, Level.ROW, Loss.SIGMOID)
 
 
-def test_each_row_is_one_window_that_says_where_it_was_cut(tokens: Tokens) -> None:
-    windows = SINGLE.encode([{"text": "a film"}, {"text": "a film " * 9}], tokens)
+def test_a_row_has_as_many_windows_as_its_text_fills(tokens: Tokens) -> None:
+    windows = SINGLE.encode([{"text": "a film"}, {"text": "a film " * 9}, {"text": "a film"}], tokens)
 
-    assert [(window.row, len(window), window.truncated) for window in windows] == [(0, 4, False), (1, 8, True)]
+    lengths = [(window.row, len(window), window.truncated) for window in windows]
+    assert lengths == [(0, 4, False), (1, 8, False), (1, 8, False), (1, 8, False), (2, 4, False)]
+
+
+@given(st.lists(st.text(alphabet="af ilm.é", max_size=80), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_windows_of_a_text_are_those_of_the_tokenizer_cut_without_overlap(tokens: Tokens, texts: list[str]) -> None:
+    windows = Classification(max_windows=99).encode([{"text": text} for text in texts], tokens)
+
+    expected = [(row, part.ids) for row, parts in enumerate(tokens.windows(texts)) for part in parts]
+    assert [(window.row, window.inputs["input_ids"].tolist()) for window in windows] == expected
+
+
+def test_a_text_beyond_the_most_windows_is_cut_and_all_of_its_windows_say_so(tokens: Tokens) -> None:
+    task = Classification(("bad", "good"), max_windows=2)
+
+    windows = task.encode([{"text": "a film " * 6}, {"text": "a film " * 9}], tokens)
+
+    assert [(window.row, window.truncated) for window in windows] == [(0, False), (0, False), (1, True), (1, True)]
+
+
+def test_a_row_needs_a_window() -> None:
+    with pytest.raises(InputError) as caught:
+        Classification(max_windows=0)
+
+    assert str(caught.value) == "max_windows is 0; expected at least 1"
+
+
+def test_a_pair_stays_one_window_that_says_where_it_was_cut(tokens: Tokens) -> None:
+    rows = [{"text": "a film", "text_pair": "funny"}, {"text": "a film", "text_pair": "funny " * 9}]
+
+    windows = Classification(pair=True).encode(rows, tokens)
+
+    assert [(window.row, len(window), window.truncated) for window in windows] == [(0, 6, False), (1, 8, True)]
 
 
 def test_a_pair_is_encoded_as_two_segments(tokens: Tokens) -> None:
@@ -90,6 +126,14 @@ def test_a_target_is_the_index_of_the_label() -> None:
 
     assert [target.item() for target in targets] == [1, 0]
     assert {(str(target.dtype), target.shape) for target in targets} == {("int64", ())}
+
+
+def test_all_windows_of_a_row_learn_its_label(tokens: Tokens) -> None:
+    rows = [{"text": "a film " * 6, "label": "good"}, {"text": "a film", "label": "bad"}]
+
+    targets = SINGLE.targets(SINGLE.encode(rows, tokens), rows)
+
+    assert [target.item() for target in targets] == [1, 1, 0]
 
 
 def test_several_labels_are_a_target_of_zeros_and_ones() -> None:
@@ -200,6 +244,45 @@ def test_an_answer_says_that_its_text_was_cut(task: Classification) -> None:
     answers = task.decode([], [*windows_of(1), cut], outputs_of([[0.0] * len(task.labels)] * 2))
 
     assert [answer.get("truncated") for answer in answers] == [None, True]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 64), min_size=1, max_size=4), min_size=1, max_size=8), st.integers(0, 2**32 - 1)
+)
+@settings(deadline=None, max_examples=50)
+@pytest.mark.parametrize("task", [SINGLE, MULTI])
+def test_a_row_is_answered_by_the_mean_of_its_windows_weighted_by_their_tokens(
+    task: Classification, lengths: list[list[int]], seed: int
+) -> None:
+    windows = [
+        Window(row, {"input_ids": np.zeros(length, dtype=np.int64)}, truncated=len(parts) == 4)
+        for row, parts in enumerate(lengths)
+        for length in parts
+    ]
+    logits = np.random.default_rng(seed).normal(scale=3, size=(len(windows), len(task.labels))).astype(np.float32)
+
+    answers = task.decode([], windows, outputs_of(logits.tolist()))
+
+    assert len(answers) == len(lengths)
+    for row, (answer, parts) in enumerate(zip(answers, lengths, strict=True)):
+        own = [index for index, window in enumerate(windows) if window.row == row]
+        mean = torch.tensor(np.average(logits[own].astype(np.float64), axis=0, weights=parts))
+        expected = mean.sigmoid() if task.multi_label else mean.softmax(0)
+        assert list(answer["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+        assert answer.get("truncated", False) == (len(parts) == 4)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=50)
+def test_pooling_leaves_the_logits_of_single_windows_as_they_are(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(scale=9, size=(7, 2)).astype(np.float32)
+    windows = [Window(row, {"input_ids": np.zeros(random.integers(1, 999), dtype=np.int64)}) for row in range(7)]
+
+    firsts, pooled = _pooled(windows, [{"logits": row} for row in logits])
+
+    assert firsts == list(range(7))
+    assert pooled.tolist() == logits.astype(np.float64).tolist()
 
 
 def test_nothing_is_decoded_from_nothing() -> None:

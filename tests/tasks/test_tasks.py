@@ -13,6 +13,7 @@ from suffuse.errors import BundleError, RowError
 from suffuse.tasks import TASKS, Classification, Task, task_from_dict, task_to_dict
 
 TASK = Classification(("bad", "good"))
+KNOWN = "classification, token_classification, question_answering, similarity"
 PAIR_TASK = Classification(("bad", "good"), pair=True)
 
 
@@ -45,11 +46,14 @@ def test_a_task_is_found_under_its_name_and_described_whole(task: type[Task]) ->
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({"name": "poetry"}, "task 'poetry' is not known to this version; expected one of classification"),
-        ({}, "task None is not known to this version; expected one of classification"),
+        ({"name": "poetry"}, "task 'poetry' is not known to this version; expected one of " + KNOWN),
+        ({}, "task None is not known to this version; expected one of " + KNOWN),
         (
             {"name": "classification", "lables": [], "hue": 1},
-            "task 'classification' has no setting hue, lables; expected labels, multi_label, pair, threshold",
+            (
+                "task 'classification' has no setting hue, lables; "
+                "expected labels, max_windows, multi_label, pair, threshold"
+            ),
         ),
     ],
 )

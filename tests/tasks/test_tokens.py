@@ -113,3 +113,53 @@ def test_what_is_no_tokenizer_is_refused() -> None:
 
     with pytest.raises(BundleError, match="^" + re.escape(message) + "$"):
         Tokens("?", 8)
+
+
+@given(text=TEXT, limit=st.sampled_from([6, 16]), overlap=st.integers(0, 3))
+@settings(deadline=None, max_examples=60)
+def test_windows_are_those_of_transformers(
+    tokenizer_json: str,
+    reference: Any,  # noqa: ANN401
+    text: str,
+    limit: int,
+    overlap: int,
+) -> None:
+    (windows,) = Tokens(tokenizer_json, limit).windows([text], overlap=overlap)
+
+    options = {"max_length": limit, "stride": overlap, "return_overflowing_tokens": True, "truncation": True}
+    expected = reference([text], return_offsets_mapping=True, **options)
+    assert [window.ids for window in windows] == expected["input_ids"]
+    assert [window.offsets for window in windows] == expected["offset_mapping"]
+    assert [window.sequence_ids for window in windows] == [
+        expected.sequence_ids(index) for index in range(len(windows))
+    ]
+
+
+def test_windows_share_tokens_and_leave_none_out(tokenizer_json: str) -> None:
+    (windows,) = Tokens(tokenizer_json, 6).windows(["a b c d e f g"], overlap=1)
+
+    assert [window.tokens[1:-1] for window in windows] == [["a", "b", "c", "d"], ["d", "e", "f", "g"]]
+
+
+def test_a_text_that_fits_is_one_window(tokenizer_json: str) -> None:
+    (windows,) = Tokens(tokenizer_json, 6).windows(["a b c d"], overlap=1)
+
+    assert len(windows) == 1
+
+
+def test_the_first_of_a_pair_stands_in_all_windows_of_the_second(tokenizer_json: str) -> None:
+    (windows,) = Tokens(tokenizer_json, 7).windows(["who"], ["a b c d e"], overlap=1)
+
+    assert [window.tokens for window in windows] == [
+        ["[CLS]", "who", "[SEP]", "a", "b", "c", "[SEP]"],
+        ["[CLS]", "who", "[SEP]", "c", "d", "e", "[SEP]"],
+    ]
+
+
+def test_windows_change_nothing_for_texts_encoded_after_them(tokenizer_json: str) -> None:
+    tokens = Tokens(tokenizer_json, 6)
+    before = tokens.encode(["a b c d e f g"])[0].ids
+
+    tokens.windows(["a b c d e f g"], overlap=2)
+
+    assert tokens.encode(["a b c d e f g"])[0].ids == before

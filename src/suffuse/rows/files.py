@@ -1,33 +1,38 @@
-"""Files of rows: which format a name stands for, and the formats of one row a line.
+"""Files of rows: where a name leads, which format it stands for, and the rows with their places.
 
-A row is a dictionary. CSV and TSV (a header line first) and JSON lines are read, also as .gz, .bz2 and .xz;
-``pkg://package/path`` is a file inside an installed package, found without importing the package.
+CSV and TSV (a header line first), JSON lines, Parquet and others are read, also as .gz, .bz2 and .xz, as is a folder
+that holds a folder of texts for each label. ``pkg://package/path`` is a file or folder inside an installed package,
+found without importing the package.
 """
 
 import bz2
-import csv
 import gzip
 import hashlib
 import importlib.util
-import json
 import lzma
 import os
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, TypeVar
 
 from suffuse.errors import DataError, RowError
+from suffuse.rows.conll import read_conll
+from suffuse.rows.folders import folders_digest, read_folders
+from suffuse.rows.labelled_lines import read_labelled_lines
+from suffuse.rows.lines import Lines, read_csv, read_json_lines, read_tsv
+from suffuse.rows.parquet import read_parquet
+from suffuse.rows.remote import open_remote
+from suffuse.rows.squad import read_squad
 
 Row = Mapping[str, Any]
+Item = TypeVar("Item")
 
 PACKAGE_SCHEME = "pkg://"
-LONGEST_FIELD = 16 * 1024 * 1024
-"""Characters in one CSV field; the csv module's own limit of 131,072 is short for a document."""
+FOLDERS = "folders"
 
-_DECOMPRESSORS: dict[str, Callable[[Path], AbstractContextManager[Iterable[bytes]]]] = {
+_DECOMPRESSORS: dict[str, Callable[[IO[bytes]], AbstractContextManager[Any]]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
@@ -70,133 +75,138 @@ def locate(source: str | Path) -> Path:
 
 
 def digest(source: str | Path) -> str:
-    """SHA-256, in hexadecimal, of the file that `source` names, so that a model can say what it was trained on.
+    """SHA-256, in hexadecimal, of the file or folder that `source` names: a model says by it what it was trained on.
 
     Raises:
-        DataError: as `locate`.
+        DataError: as `locate`; also, a folder is not as `read_rows` takes it.
     """
-    with locate(source).open("rb") as file:
+    path = locate(source)
+    if path.is_dir():
+        return folders_digest(path)
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_rows(source: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[PlacedRow]:
-    """Stream the rows of a file.
+def read_rows(
+    source: str | Path,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002 - what it is called in recipes
+    on_bad: Callable[[RowError], None] | None = None,
+) -> Iterator[PlacedRow]:
+    """Stream the rows of a file, or of a folder that holds a folder of texts for each label.
 
     Args:
-        source: a path or ``pkg://`` address; its ending names the format.
+        source: a path, a ``pkg://`` address, or another that fsspec opens, such as ``s3://`` or ``https://``.
         columns: field name -> column name, for files whose columns are named otherwise; other columns stay.
+        format: a file's ending without its dot, ``lines`` (a label, a space and a text on each) or ``folders``; by
+            default what the name ends with, and ``folders`` for a folder.
+        on_bad: is told of each line that is no row; by default the first one raises.
 
     Raises:
         DataError: the file is missing, empty, damaged, of an unknown format, names a column twice, or lacks one that
             `columns` names.
         RowError: a line is not UTF-8, not JSON, or has another number of columns than the header.
     """
+    columns = columns or {}
+    empty = True
+    name, placed = _opened(source, format)
+    for where, row in placed:
+        if isinstance(row, RowError):
+            if on_bad is None:
+                raise row.at(where)
+            on_bad(row.at(where))
+            continue
+        if empty:
+            _check_columns(name, row, columns)
+            empty = False
+        yield PlacedRow(where, _renamed(row, columns))
+    if empty:
+        raise DataError(f"{name}: the file holds no rows; expected at least one")
+
+
+def is_remote(source: str | Path) -> bool:
+    """Whether `source` is an address that fsspec opens."""
+    return "://" in str(source) and not str(source).startswith(PACKAGE_SCHEME)
+
+
+def _opened(source: str | Path, format_name: str | None) -> tuple[str, Iterator[tuple[str, Row | RowError]]]:
+    if is_remote(source):
+        name = PurePosixPath(str(source).partition("?")[0]).name
+        return name, _from_file(source, Path(name), format_name)
     path = locate(source)
-    if not path.is_file() or not os.access(path, os.R_OK):
+    return path.name, _from_folder(path, format_name) if path.is_dir() else _from_file(source, path, format_name)
+
+
+def _from_folder(path: Path, format_name: str | None) -> Iterator[tuple[str, Row | RowError]]:
+    if format_name not in (None, FOLDERS):
+        raise DataError(
+            f"{path.name}: a folder, but the format is {format_name!r}; expected a file, or format: {FOLDERS}"
+        )
+    yield from read_folders(path)
+
+
+def _from_file(source: str | Path, path: Path, format_name: str | None) -> Iterator[tuple[str, Row | RowError]]:
+    if not is_remote(source) and (not path.is_file() or not os.access(path, os.R_OK)):
         raise DataError(f"{source}: not a file that can be read; expected a file of rows")
     suffixes = ["", "", *(suffix.lower() for suffix in path.suffixes)]
     decompress = _DECOMPRESSORS.get(suffixes[-1])
-    reader = _READERS.get(suffixes[-2] if decompress else suffixes[-1])
-    if reader is None:
-        raise DataError(
-            f"{path.name}: unknown format; expected one of {', '.join(_READERS)} (also with .gz, .bz2, .xz)"
-        )
-    columns = columns or {}
-    empty = True
-    with decompress(path) if decompress else path.open("rb") as file:
-        for place, row in reader(path.name, _decoded(path.name, file)):
-            if empty:
-                _check_columns(path.name, row, columns)
-                empty = False
-            yield PlacedRow(f"{path.name}:{place}", _renamed(row, columns))
-    if empty:
-        raise DataError(f"{path.name}: the file holds no rows; expected at least one")
+    ending = suffixes[-2] if decompress else suffixes[-1]
+    reader = _reader(path.name, ending, format_name)
+    with (
+        open_remote(str(source)) if is_remote(source) else path.open("rb") as opened,
+        decompress(opened) if decompress else nullcontext(opened) as file,
+    ):
+        for place, placed in _undamaged(path.name, reader(path.name, file)):
+            yield f"{path.name}:{place}", placed
 
 
-def _decompressed(name: str, file: Iterable[bytes]) -> Iterator[bytes]:
-    try:
-        yield from file
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{name}: the file is damaged: {error}; fetch or compress it again") from None
-
-
-def _decoded(name: str, file: Iterable[bytes]) -> Iterator[str]:
-    for number, line in enumerate(_decompressed(name, file), 1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise RowError(
-                f"byte 0x{line[error.start]:02x} at column {error.start + 1} is not UTF-8; "
-                "expected UTF-8 (convert with: iconv -f latin1 -t utf-8)",
-                code="not_utf8",
-                where=f"{name}:{number}",
-            ) from None
-
-
-def _read_separated(
-    separator: str, quoting: Literal[0, 3]
-) -> Callable[[str, Iterable[str]], Iterator[tuple[int | str, Row]]]:
-    def read(name: str, lines: Iterable[str]) -> Iterator[tuple[int | str, Row]]:
-        csv.field_size_limit(LONGEST_FIELD)
-        reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
-        header: list[str] = []
-        first_line = 1
-        try:
-            for cells in reader:
-                if not header:
-                    header = _checked_header(name, cells)
-                elif cells:
-                    yield first_line, _keyed(header, cells, f"{name}:{first_line}")
-                first_line = reader.line_num + 1
-        except csv.Error as error:
-            raise RowError(f"not a valid row: {error}", code="invalid_csv", where=f"{name}:{first_line}") from None
-
-    return read
-
-
-def _checked_header(name: str, header: list[str]) -> list[str]:
-    twice = [column for column, times in Counter(header).items() if times > 1]
-    if twice:
-        raise DataError(f"{name}: the header names the column {twice[0]!r} twice; expected each name once")
-    return header
-
-
-def _keyed(header: list[str], cells: list[str], where: str) -> Row:
-    if len(cells) != len(header):
-        raise RowError(
-            f"{len(cells)} columns; expected {len(header)} as in the header ({', '.join(header)}); "
-            "quote cells that hold the separator",
-            code="wrong_columns",
-            where=where,
-        )
-    return dict(zip(header, cells, strict=True))
-
-
-def _read_json_lines(name: str, lines: Iterable[str]) -> Iterator[tuple[int | str, Row]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # nested too deep; a number of thousands of digits
-            place = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise RowError(f"not JSON: {place}; expected one object a line", code="invalid_json", where=where) from None
-        if not isinstance(row, dict):
-            raise RowError(
-                f"not an object: {line.strip():.40}; expected one JSON object a line", code="invalid_json", where=where
+def _reader(name: str, ending: str, format_name: str | None) -> "Reader":
+    if format_name is None:
+        if ending not in _READERS:
+            raise DataError(
+                f"{name}: unknown format; expected one of {', '.join(_READERS)} (also with .gz, .bz2, .xz), "
+                "or a folder with a folder for each label"
             )
-        yield number, row
+        return _READERS[ending]
+    if format_name == FOLDERS:
+        raise DataError(
+            f"{name}: a file, but the format is {FOLDERS!r}; expected a folder with a folder for each label"
+        )
+    named = {ending.removeprefix("."): reader for ending, reader in _READERS.items()} | _NAMED_READERS
+    if format_name not in named:
+        raise DataError(f"{name}: unknown format {format_name!r}; expected one of {', '.join([*named, FOLDERS])}")
+    return named[format_name]
 
 
-Reader = Callable[[str, Iterable[str]], Iterator[tuple[int | str, Row]]]
-"""``reader(name, lines) -> (place, row)``: the place is a line, or a path inside the file where lines say nothing."""
+def _undamaged(name: str, items: Iterator[Item]) -> Iterator[Item]:
+    try:
+        yield from items
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise DataError(f"{name}: the file is damaged: {reason}; fetch or compress it again") from None
+
+
+Reader = Callable[[str, IO[bytes]], Iterator[tuple[int | str, Row | RowError]]]
+"""``reader(name, file) -> (place, row)``: the place is a line, or a path inside the file where lines say nothing; what
+is no row comes as the error that says why, so that the next one can be read."""
+
+
+def _of_lines(read: Callable[[str, Lines], Iterator[tuple[int | str, Row | RowError]]]) -> Reader:
+    return lambda name, file: read(name, Lines(name, file))
+
 
 _READERS: dict[str, Reader] = {
-    ".csv": _read_separated(",", csv.QUOTE_MINIMAL),
-    ".tsv": _read_separated("\t", csv.QUOTE_NONE),  # published TSV files hold bare quotes
-    ".jsonl": _read_json_lines,
+    ".csv": _of_lines(read_csv),
+    ".tsv": _of_lines(read_tsv),
+    ".jsonl": _of_lines(read_json_lines),
+    ".json": _of_lines(read_squad),
+    ".conll": _of_lines(read_conll),
+    ".txt": _of_lines(read_conll),
+    ".parquet": read_parquet,
 }
+
+_NAMED_READERS: dict[str, Reader] = {"lines": _of_lines(read_labelled_lines)}
+"""Formats that no ending tells; the others go by their ending without its dot."""
 
 
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:

@@ -6,21 +6,18 @@ answered in the order asked.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suffuse.batching import collate, token_batches
+from suffuse.batching import chunked, collate, token_batches
 from suffuse.bundle import Bundle
 from suffuse.errors import DataError, RowError
 from suffuse.machine import available_cores
 from suffuse.runtime.session import Session
 from suffuse.tasks import Answer, Arrays, Row, Window
-
-Item = TypeVar("Item")
 
 MICRO_BATCH_TOKENS = 512
 """Padded tokens computed at once: on a CPU larger batches are slower (bench/microbatch.py)."""
@@ -100,7 +97,7 @@ class Predictor:
 
     def stream(self, rows: Iterable[object]) -> Iterator[Answer | RowError]:
         """Answers for any number of rows, in order, in memory that does not grow with their number."""
-        for chunk in _chunked(rows, STREAM_ROWS):
+        for chunk in chunked(rows, STREAM_ROWS):
             yield from self.answers(chunk)
 
     def evaluate(self, rows: Iterable[Row]) -> dict[str, float]:
@@ -112,7 +109,7 @@ class Predictor:
         """
         answers: list[Answer] = []
         targets: list[Any] = []  # not the texts, which may fill the memory
-        for chunk in _chunked(map(self.task.check, rows), STREAM_ROWS):
+        for chunk in chunked(map(self.task.check, rows), STREAM_ROWS):
             targets += [self.task.target(row) for row in chunk]
             answers += self._answer(chunk)
         if not answers:
@@ -132,12 +129,6 @@ class Predictor:
                 for index, output in zip(batch, np.asarray(array), strict=True):
                     outputs[index][name] = output
         return list(outputs)
-
-
-def _chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def error_answer(error: RowError) -> Answer:

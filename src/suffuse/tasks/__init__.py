@@ -11,9 +11,14 @@ from typing import Any
 from suffuse.errors import BundleError
 from suffuse.tasks.base import Answer, Arrays, Field, Head, Level, Loss, Row, Run, Task, Window
 from suffuse.tasks.classification import Classification
+from suffuse.tasks.question_answering import QuestionAnswering
+from suffuse.tasks.similarity import Similarity
+from suffuse.tasks.token_classification import TokenClassification
 from suffuse.tasks.tokens import Tokens
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification,)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Classification, TokenClassification, QuestionAnswering, Similarity)
+}
 
 __all__ = [
     "TASKS",
@@ -24,9 +29,12 @@ __all__ = [
     "Head",
     "Level",
     "Loss",
+    "QuestionAnswering",
     "Row",
     "Run",
+    "Similarity",
     "Task",
+    "TokenClassification",
     "Tokens",
     "Window",
     "task_from_dict",

@@ -1,4 +1,9 @@
-"""Classification: one label a row, or several, of a text or of a pair of texts."""
+"""Classification: one label a row, or several, of a text or of a pair of texts.
+
+A text that is too long for the model is read in several windows, each of which learns the label of the row. In an
+answer their logits are averaged, weighted by the number of their tokens: a network that averages its tokens before a
+linear layer thus answers as if it had averaged those of the whole text.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from suffuse.errors import DataError, RowError
+from suffuse.errors import DataError, InputError, RowError
 from suffuse.tasks.base import (
     MOST_SHOWN,
     Answer,
@@ -44,15 +49,24 @@ class Classification(Task):
         pair: rows have ``text`` and ``text_pair``.
         multi_label: rows have ``labels``, any number of them, and each label is decided by itself.
         threshold: score from which a label is given, with `multi_label`.
+        max_windows: most windows that a long text is read in; what lies beyond is left out, and the answer says so.
+
+    Raises:
+        InputError: `max_windows` is less than 1.
     """
 
     labels: tuple[str, ...] = ()
     pair: bool = False
     multi_label: bool = False
     threshold: float = 0.5
+    max_windows: int = 16
 
     name: ClassVar[str] = "classification"
     metric: ClassVar[str] = "f1_macro"
+
+    def __post_init__(self) -> None:
+        if self.max_windows < 1:
+            raise InputError(f"max_windows is {self.max_windows}; expected at least 1")
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -83,13 +97,17 @@ class Classification(Task):
         return replace(self, labels=tuple(labels))
 
     def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
-        """One window a row, cut at the model's limit."""
-        pairs = [row[TEXT_PAIR.name] for row in rows] if self.pair else None
-        encodings = tokens.encode([row[TEXT.name] for row in rows], pairs)
-        return [
-            Window(index, as_inputs(encoding), truncated=bool(encoding.overflowing))
-            for index, encoding in enumerate(encodings)
-        ]
+        """As many windows a row as its text fills, at most `max_windows`; a pair is one window, cut at the limit."""
+        encodings = tokens.encode(
+            [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows] if self.pair else None
+        )
+        most = 1 if self.pair else self.max_windows
+        windows = []
+        for index, encoding in enumerate(encodings):
+            # Where one text was cut, what overflows is the rest of it, in windows as long as the first.
+            parts = [encoding, *encoding.overflowing]
+            windows += [Window(index, as_inputs(part), truncated=len(parts) > most) for part in parts[:most]]
+        return windows
 
     def target(self, row: Row) -> tuple[int, ...]:
         """Indices of the row's labels."""
@@ -120,10 +138,10 @@ class Classification(Task):
         """``{"label", "score", "scores"}``, or ``{"labels", "scores"}`` with several; ``truncated`` where it was."""
         if not windows:
             return []
-        logits_rc = np.stack([output["logits"] for output in outputs]).astype(np.float64)
+        firsts, logits_rc = _pooled(windows, outputs)
         scores_rc = _sigmoid(logits_rc) if self.multi_label else _softmax(logits_rc)
         answers = []
-        for window, scores_c in zip(windows, scores_rc, strict=True):
+        for first, scores_c in zip(firsts, scores_rc, strict=True):
             scores = {
                 label: round(float(score), SCORE_DIGITS) for label, score in zip(self.labels, scores_c, strict=True)
             }
@@ -133,7 +151,7 @@ class Classification(Task):
             else:
                 label = self.labels[int(scores_c.argmax())]
                 answer = {"label": label, "score": scores[label], **answer}
-            answers.append(answer | {"truncated": True} if window.truncated else answer)
+            answers.append(answer | {"truncated": True} if windows[first].truncated else answer)
         return answers
 
     def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[int, ...]]) -> dict[str, float]:
@@ -159,6 +177,19 @@ class Classification(Task):
         if not isinstance(labels, list | tuple):
             raise RowError(f"field {field.name!r} is {describe(value)}; expected {field.meaning}", code="invalid_type")
         return [name for label in labels if (name := _label(label, field))]
+
+
+def _pooled(windows: Sequence[Window], outputs: Sequence[Arrays]) -> tuple[list[int], NDArray[np.float64]]:
+    """The first window of each row, and the mean of the row's logits (R, C), weighted by the windows' tokens."""
+    logits_wc = np.stack([output["logits"] for output in outputs]).astype(np.float64)
+    rows_w = np.array([window.row for window in windows])
+    firsts_r = np.flatnonzero(np.diff(rows_w, prepend=-1))
+    lengths_w = np.array([len(window) for window in windows], dtype=np.float64)
+    totals_r = np.add.reduceat(lengths_w, firsts_r)
+    # A share is exactly 1 where a row has one window, whose logits it leaves as they are.
+    shares_w = lengths_w / np.repeat(totals_r, np.diff(firsts_r, append=len(windows)))
+    pooled_rc: NDArray[np.float64] = np.add.reduceat(logits_wc * shares_w[:, None], firsts_r, axis=0)
+    return firsts_r.tolist(), pooled_rc
 
 
 def _label(value: object, field: Field) -> str:

@@ -82,7 +82,11 @@ class Tokens:
 
 def as_inputs(encoding: Encoding) -> dict[str, NDArray[np.int64]]:
     """``input_ids`` and ``token_type_ids`` of an encoding, each (N,)."""
+    ids = np.array(encoding.ids, dtype=np.int64)
     return {
-        "input_ids": np.array(encoding.ids, dtype=np.int64),
-        "token_type_ids": np.array(encoding.type_ids, dtype=np.int64),
+        "input_ids": ids,
+        # All 0 for a text by itself; to make the list of them only to copy it would take as long as the ids do.
+        "token_type_ids": np.array(encoding.type_ids, dtype=np.int64)
+        if encoding.n_sequences > 1
+        else np.zeros_like(ids),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -32,7 +33,7 @@ from suffuse.training.run_folder import (
     checkpoint_callbacks,
 )
 
-__all__ = ["BEST", "LAST", "RUNS", "TEST_ROWS", "FitCLI", "best_checkpoint", "fit"]
+__all__ = ["BEST", "LAST", "RUNS", "TEST_ROWS", "FitCLI", "best_checkpoint", "data_of", "fit"]
 
 RUNS = Path("runs")
 
@@ -113,6 +114,15 @@ def fit(arguments: Sequence[str]) -> Path:
         resume = str(cli.resumed_from) if cli.resumed_from else None
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
     return cli.run_folder
+
+
+def data_of(recipe: Path) -> TextData:
+    """The rows of a recipe, read and split as `fit` does it."""
+    parser = LightningArgumentParser()
+    parser.add_class_arguments(TextData, "data")
+    content = yaml.safe_load(recipe.read_text("utf-8"))
+    data: TextData = parser.instantiate(parser.parse_object({"data": content["data"]})).data
+    return data
 
 
 def _instantiate(arguments: Sequence[str]) -> FitCLI:

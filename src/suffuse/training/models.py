@@ -1,5 +1,6 @@
 """A pretrained transformer and the head that a task needs, as one network: token ids in, logits out."""
 
+import importlib.util
 import json
 import logging
 from collections.abc import Iterator
@@ -97,17 +98,34 @@ def load_backbone(name: str, num_hops: int = 2) -> PreTrainedModel:
     """Load a pretrained model with K-hop diffusion attention.
 
     Args:
-        name: a Hugging Face name, a folder, or ``pkg://package/path``.
+        name: a Hugging Face name, a folder, a .gguf file, or ``pkg://package/path`` of either.
         num_hops: K; 1 is plain attention.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or its attention cannot be diffused.
     """
-    path = _locate_model(name)
+    path, options = _located(name)
     with _quiet_transformers(), _explained(name):
         backbone = AutoModel.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+            path, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False, **options
         )
+    return _diffused(name, backbone, num_hops)
+
+
+def random_backbone(name: str, num_hops: int = 2) -> PreTrainedModel:
+    """The network of `load_backbone` with random weights, to train from scratch.
+
+    Raises:
+        ModelError: as `load_backbone`; no weights need be there.
+    """
+    path, options = _located(name)
+    with _quiet_transformers(), _explained(name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **options)
+        backbone = _random(config)
+    return _diffused(name, backbone, num_hops)
+
+
+def _diffused(name: str, backbone: PreTrainedModel, num_hops: int) -> PreTrainedModel:
     try:
         return add_diffusion(backbone, num_hops)
     except ValueError as error:
@@ -117,11 +135,14 @@ def load_backbone(name: str, num_hops: int = 2) -> PreTrainedModel:
 def backbone_from_config(config: dict[str, Any], num_hops: int) -> PreTrainedModel:
     """The network of `load_backbone` with random weights, for weights that are loaded afterwards."""
     settings = dict(config)
-    built = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    backbone = AutoModel.from_config(  # type: ignore[no-untyped-call]
-        built, attn_implementation="sdpa", dtype=torch.float32
+    return add_diffusion(_random(AutoConfig.for_model(settings.pop("model_type"), **settings)), num_hops)
+
+
+def _random(config: PretrainedConfig) -> PreTrainedModel:
+    backbone: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation="sdpa", dtype=torch.float32
     )
-    return add_diffusion(backbone, num_hops)
+    return backbone
 
 
 def load_tokens(name: str, max_tokens: int | None = None) -> Tokens:
@@ -134,14 +155,14 @@ def load_tokens(name: str, max_tokens: int | None = None) -> Tokens:
     Raises:
         ModelError: there is none, or `max_tokens` is more than the model reads.
     """
-    path = _locate_model(name)
+    path, options = _located(name)
     with _quiet_transformers(), _explained(name):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **options)
         file = Path(path) / "tokenizer.json"
-        if file.is_file():
+        if file.is_file() and not options:
             text = file.read_text("utf-8")
         else:
-            text = AutoTokenizer.from_pretrained(path, trust_remote_code=False).backend_tokenizer.to_str()
+            text = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options).backend_tokenizer.to_str()
     limit = longest_input(config)
     if max_tokens is not None and not 1 < max_tokens <= limit:
         raise ModelError(f"max_tokens is {max_tokens}; expected 2 to {limit}, which is what {name!r} reads")
@@ -156,36 +177,53 @@ def longest_input(config: PretrainedConfig) -> int:
 
 
 def config_to_dict(config: PretrainedConfig) -> dict[str, Any]:
-    """A configuration as plain JSON, without the path it came from and the version that wrote it."""
+    """A configuration as plain JSON, without the file it came from and the version that wrote it."""
     content: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
-    return {key: value for key, value in content.items() if key not in {"_name_or_path", "transformers_version"}}
+    return {key: value for key, value in content.items() if key not in _UNWANTED}
 
 
 def source_name(name: str) -> str:
     """A model's name without the folder that it lies in, which is the machine's."""
-    return Path(name).name if _is_folder(name) else name
+    return Path(name).name if _is_local(name) else name
 
 
 _EXPECTED = f"a Hugging Face name, a folder with config.json and weights, or {PACKAGE_SCHEME}package/path"
+_GGUF = ".gguf"
+# What a model was read from, and how; a quantised one is held unpacked.
+_UNWANTED = ("_name_or_path", "_model_name_or_path", "transformers_version", "quantization_config")
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
 
-def _locate_model(name: str) -> str:
-    if not _is_folder(name) and not name.startswith(PACKAGE_SCHEME):
-        return name
+def _located(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a model: where it is, and options."""
+    if not _is_local(name) and not name.startswith(PACKAGE_SCHEME):
+        return name, {}
     try:
         path = locate(name) if name.startswith(PACKAGE_SCHEME) else Path(name).expanduser()
     except DataError as error:
         raise ModelError(f"model {error}") from None
+    if path.suffix == _GGUF:
+        return _located_gguf(name, path)
     if not path.is_dir():
         raise ModelError(f"model {name!r}: no such folder; expected {_EXPECTED}")
     if not (path / "config.json").is_file():
         raise ModelError(f"model {name!r}: no config.json in that folder; expected {_EXPECTED}")
-    return str(path)
+    return str(path), {}
 
 
-def _is_folder(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or Path(name).is_dir()
+def _located_gguf(name: str, path: Path) -> tuple[str, dict[str, str]]:
+    if not path.is_file():
+        raise ModelError(f"model {name!r}: no such file; expected an existing {_GGUF} file")
+    missing = [package for package in ("accelerate", "gguf") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ModelError(f"model {name!r} needs the package {' and '.join(missing)}: pip install 'suffuse[gguf]'")
+    return str(path.parent), {"gguf_file": path.name}
+
+
+def _is_local(name: str) -> bool:
+    if name.startswith(PACKAGE_SCHEME):
+        return False
+    return name.startswith(("/", ".", "~")) or name.endswith(_GGUF) or Path(name).is_dir()
 
 
 @contextmanager

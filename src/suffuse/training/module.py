@@ -4,72 +4,66 @@ import importlib.metadata
 import json
 import math
 import os
-import pickle
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from suffuse.diffusion import diffusion_parameters
-from suffuse.errors import BundleError, InputError
-from suffuse.tasks import Arrays, Row, Task, Tokens, Window, task_from_dict, task_to_dict
-from suffuse.training.data import Batch, EncodedRows, TextData, to_numpy
-from suffuse.training.losses import LOSSES
+from suffuse.errors import BundleError
+from suffuse.tasks import Arrays, Row, Task, Tokens, Window, task_to_dict
+from suffuse.training.checkpoint import KEY, TrainedModel, load_checkpoint, read_checkpoint
+from suffuse.training.data import TextData
+from suffuse.training.encoded import Batch, EncodedRows, to_numpy
+from suffuse.training.losses import LOSSES, LossFunction, LossOptions, loss_function
 from suffuse.training.models import (
     TextNetwork,
-    backbone_from_config,
     config_to_dict,
     load_backbone,
     load_tokens,
+    random_backbone,
     source_name,
 )
+from suffuse.training.optimization import Optimization, parameter_groups, rate_factor
+from suffuse.training.transfer import Transfer, by_depth, prepare, resolved, still_frozen
+
+__all__ = [
+    "SCORE",
+    "LossOptions",
+    "Optimization",
+    "TextModule",
+    "TrainedModel",
+    "Transfer",
+    "load_checkpoint",
+    "rate_factor",
+    "read_checkpoint",
+]
 
 SCORE = "val_score"
 """The task's own metric on the validation rows, under one name for callbacks; higher is better."""
-_KEY = "suffuse"
 _RANDOM = "suffuse_random"
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """AdamW with a linear warm-up and a linear decay to zero.
-
-    Args:
-        learning_rate: peak, for the network.
-        attention_learning_rate: peak, for the weights of the attention's further hops; they start at zero and are few,
-            so that ten times the network's rate suits them.
-        weight_decay: for matrices; biases, normalisations and hop weights have none.
-        warmup: share of all steps in which the rate rises.
-        betas: of AdamW.
-    """
-
-    learning_rate: float = 5e-5
-    attention_learning_rate: float = 5e-4
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    betas: tuple[float, float] = (0.9, 0.98)
 
 
 class TextModule(lightning.LightningModule):
     """Fine-tunes a pretrained transformer with diffusion attention for the task of its `TextData`.
 
     Args:
-        model: a Hugging Face name, a folder, or ``pkg://package/path``.
+        model: a Hugging Face name, a folder, a .gguf file, or ``pkg://package/path`` of either.
         num_hops: K of the attention; 1 is plain.
         optimization: rates, decay and warm-up.
+        transfer: what of the pretrained model is used and trained; by default all of it.
+        loss: label smoothing and class weights; by default neither.
         dropout: before the last layer.
         max_tokens: longest input; by default the model's own limit, at most 512.
 
     Raises:
         ModelError: the model cannot be found or read.
+        InputError: values of `optimization` or `transfer` make no sense.
     """
 
     def __init__(
@@ -77,19 +71,28 @@ class TextModule(lightning.LightningModule):
         model: str,
         num_hops: int = 2,
         optimization: Optimization | None = None,
+        transfer: Transfer | None = None,
+        loss: LossOptions | None = None,
         dropout: float = 0.1,
         max_tokens: int | None = None,
     ) -> None:
         super().__init__()
+        for options in (optimization, transfer):
+            if options is not None:
+                options.check()
         self.model = model
         self.num_hops = num_hops
         self.optimization = optimization or Optimization()
+        self.transfer = transfer or Transfer()
+        self.loss_options = loss or LossOptions()
         self.dropout = dropout
         self.tokens: Tokens = load_tokens(model, max_tokens)
         self.task: Task | None = None
         self.calibrated: Task | None = None
         self.network: TextNetwork | None = None
         self.metrics: dict[str, float] = {}
+        self._loss: LossFunction
+        self._depths: list[list[nn.Parameter]]
 
     @property
     def data(self) -> TextData:
@@ -100,23 +103,31 @@ class TextModule(lightning.LightningModule):
     def configure_model(self) -> None:
         """Build the network once the data have told the task its labels."""
         self.build(self.data.task)
+        self._loss = loss_function(self.data.task.head, self.loss_options, self.data.target_counts)
 
     def build(self, task: Task) -> None:
         """Load the pretrained model and put a head for `task` on it; once.
 
         Raises:
             ModelError: its weights cannot be read.
+            InputError: the options of transfer, rates or loss do not go with it or with the task.
         """
         if self.network is None:
             self.task = task
-            backbone = load_backbone(self.model, self.num_hops)
-            self.network = TextNetwork(backbone, task.head, self.dropout).train()  # transformers loads for inference
+            self.loss_options.check(task.head)
+            load = load_backbone if self.transfer.pretrained else random_backbone
+            network = TextNetwork(load(self.model, self.num_hops), task.head, self.dropout)
+            prepare(network.backbone, self.transfer)
+            if self.transfer.unfreeze_every:
+                self._depths = by_depth(network.backbone)
+            parameter_groups(network, self.optimization)  # refuses now, before a run's folder is touched
+            self.network = network.train()  # transformers loads for inference
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of a batch."""
-        task, network = self._built()
+        network = self._built()[1]
         logits = network(**self._wanted(batch["inputs"]))
-        loss = LOSSES[task.head.loss](logits, batch["targets"], batch["inputs"]["attention_mask"])
+        loss = self._loss(logits, batch["targets"], batch["inputs"]["attention_mask"])
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["windows"]))
         return loss
 
@@ -154,20 +165,11 @@ class TextModule(lightning.LightningModule):
         self.log(SCORE, self.metrics[task.metric], prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over three groups: matrices, vectors, hop weights."""
+        """AdamW over the groups of `parameter_groups`."""
         _, network = self._built()
         settings = self.optimization
-        hops = {id(parameter): parameter for parameter in diffusion_parameters(network)}
-        rest = [
-            parameter for parameter in network.parameters() if parameter.requires_grad and id(parameter) not in hops
-        ]
-        groups = [
-            {"params": [parameter for parameter in rest if parameter.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [parameter for parameter in rest if parameter.ndim <= 1], "weight_decay": 0.0},
-            {"params": list(hops.values()), "weight_decay": 0.0, "lr": settings.attention_learning_rate},
-        ]
         optimizer = AdamW(
-            [group for group in groups if group["params"]],
+            parameter_groups(network, settings),
             lr=settings.learning_rate,
             betas=settings.betas,
             # Lightning clips no gradients in mixed precision where the kernel is fused.
@@ -176,12 +178,33 @@ class TextModule(lightning.LightningModule):
         schedule = LambdaLR(optimizer, rate_factor(self.trainer.estimated_stepping_batches, settings.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:  # noqa: ARG002 - Lightning passes it by name
+        """Drop the gradients that gradual unfreezing has not reached yet.
+
+        AdamW leaves a parameter without gradient as it is, with no moments of it, just as if it needed none. Switched
+        off and on by requires_grad, parameters would come and go between DDP's buckets, which are fixed beforehand.
+        """
+        if self.transfer.unfreeze_every:
+            reached = int(self._epochs_done() / self.transfer.unfreeze_every)
+            for parameter in still_frozen(self._depths, reached):
+                parameter.grad = None
+
+    def _epochs_done(self) -> float:
+        """How far the training is, as a function of the step alone, so that a resumed run agrees."""
+        batches, trainer = self.trainer.num_training_batches, self.trainer
+        if not math.isfinite(batches):  # rows that are streamed, and nobody has counted
+            return trainer.current_epoch
+        return trainer.global_step / math.ceil(batches / trainer.accumulate_grad_batches)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add all that `load_checkpoint` needs, as plain values, so that a checkpoint alone can be exported."""
         task, network = self._built()
-        checkpoint[_KEY] = {
+        lora = self.transfer.lora and asdict(resolved(self.transfer.lora, network.backbone))
+        checkpoint[KEY] = {
             "task": json.dumps(task_to_dict(self.calibrated or task)),
             "learned": json.dumps(task_to_dict(task)),
+            "lora": json.dumps(lora),
+            "trained": self._trained(),
             "backbone": json.dumps(config_to_dict(network.backbone.config)),
             "tokenizer": self.tokens.json,
             "max_tokens": self.tokens.max_tokens,
@@ -197,11 +220,16 @@ class TextModule(lightning.LightningModule):
         """Check that a resumed run is the same one, and take over its random numbers, which dropout draws from.
 
         Raises:
-            BundleError: the checkpoint was trained for another task, such as other labels, or with other hops.
+            BundleError: the checkpoint was trained for another task, such as other labels, with other hops, or with
+                another part of the model trained.
         """
         task, _ = self._built()
-        saved = checkpoint[_KEY]
-        now = {"learned": json.dumps(task_to_dict(task)), "num_hops": self.num_hops}
+        saved = checkpoint[KEY]
+        now = {
+            "learned": json.dumps(task_to_dict(task)),
+            "num_hops": self.num_hops,
+            "trained": self._trained(),
+        }
         for name, value in now.items():
             if saved[name] != value:
                 shown = "task" if name == "learned" else name
@@ -218,6 +246,11 @@ class TextModule(lightning.LightningModule):
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(states[-1], self.device)
 
+    def _trained(self) -> str:
+        """What a resumed run must have in common with its beginning for the optimizer's state to fit."""
+        transfer = replace(self.transfer, gradient_checkpointing=False)  # changes nothing but time and memory
+        return json.dumps({"transfer": asdict(transfer), "depth_decay": self.optimization.depth_decay})
+
     def _provenance(self) -> dict[str, Any]:
         seed = os.environ.get("PL_GLOBAL_SEED")
         return {
@@ -225,6 +258,7 @@ class TextModule(lightning.LightningModule):
             "model": source_name(self.model),
             "packages": {name: importlib.metadata.version(name) for name in ("lightning", "torch", "transformers")},
             "seed": int(seed) if seed else None,
+            "training": {"transfer": asdict(self.transfer), "loss": asdict(self.loss_options)},
         }
 
     def _wanted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -235,93 +269,6 @@ class TextModule(lightning.LightningModule):
         if self.task is None or self.network is None:
             raise RuntimeError("the network is built by the Trainer: pass the module to Trainer.fit with a TextData")
         return self.task, self.network
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """What a checkpoint holds: enough to export it, without the data or the pretrained model."""
-
-    task: Task
-    tokens: Tokens
-    network: nn.Module
-    input_names: tuple[str, ...]
-    model: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    provenance: Mapping[str, Any]
-
-
-def load_checkpoint(path: Path) -> TrainedModel:
-    """Load a checkpoint of `TextModule`, weights only: nothing in the file is run.
-
-    Raises:
-        BundleError: the file is no such checkpoint.
-    """
-    checkpoint = read_checkpoint(path)
-    saved = checkpoint[_KEY]
-    task = task_from_dict(json.loads(saved["task"]))
-    backbone = backbone_from_config(json.loads(saved["backbone"]), saved["num_hops"])
-    network = TextNetwork(backbone, task.head)
-    prefix = "network."
-    try:
-        network.load_state_dict({name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()})
-    except RuntimeError:
-        trained_with = saved["provenance"]["packages"]["transformers"]
-        raise BundleError(
-            f"{path}: its weights do not fit the network that the installed transformers builds; "
-            f"expected transformers {trained_with}, which it was trained with: install that, or train again"
-        ) from None
-    model = {
-        "source": saved["model"],
-        "type": backbone.config.model_type,
-        "num_hops": saved["num_hops"],
-        "pad_token_id": saved["pad_token_id"],
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-    }
-    tokens = Tokens(saved["tokenizer"], saved["max_tokens"], saved["pad_token_id"])
-    return TrainedModel(task, tokens, network.eval(), network.input_names, model, saved["metrics"], saved["provenance"])
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of `TextModule`, weights only: nothing in the file is run.
-
-    Raises:
-        BundleError: the file is missing, truncated, holds more than weights, or is another program's.
-    """
-    if not path.is_file():
-        raise BundleError(f"{path}: no such file; expected a checkpoint, as `suffuse fit` writes it")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch would warn of ends in an error here
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        reason = "it holds objects that could run code, which are not loaded"
-    except Exception as error:  # torch raises half a dozen kinds
-        reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
-    else:
-        if isinstance(checkpoint, dict) and _KEY in checkpoint:
-            return checkpoint
-        reason = "it was not written by `suffuse fit`"
-    raise BundleError(f"{path}: not a usable checkpoint: {reason}; expected one of `suffuse fit`: train again")
-
-
-def rate_factor(steps: float, warmup: float) -> Callable[[int], float]:
-    """Share of the peak learning rate at a step: a linear rise, then a linear fall to zero.
-
-    Args:
-        steps: of the whole training.
-        warmup: share of the steps in which it rises.
-
-    Raises:
-        InputError: there is no end of training to fall towards.
-    """
-    if not math.isfinite(steps):
-        raise InputError("the training has no end; expected one to lower the learning rate to: set trainer.max_epochs")
-    rise = max(1, round(warmup * steps))
-
-    def factor(step: int) -> float:
-        return min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise)))
-
-    return factor
 
 
 @dataclass(frozen=True)
@@ -338,10 +285,11 @@ class _Measured:
 
 def _complete(encoded: EncodedRows, outputs: Mapping[int, Arrays]) -> tuple[list[Row], list[Window], list[Arrays]]:
     """Rows with all their windows' outputs; the others fell to the Trainer's limit_val_batches."""
-    partial = {window.row for index, window in enumerate(encoded.windows) if index not in outputs}
+    row_of = encoded.windows.rows().tolist()
+    partial = {row for index, row in enumerate(row_of) if index not in outputs}
     places = {row: place for place, row in enumerate(row for row in range(len(encoded.rows)) if row not in partial)}
-    kept = [index for index, window in enumerate(encoded.windows) if window.row in places]
-    windows = [replace(encoded.windows[index], row=places[encoded.windows[index].row]) for index in kept]
+    kept = [index for index, row in enumerate(row_of) if row in places]
+    windows = [replace(encoded.windows[index], row=places[row_of[index]]) for index in kept]
     return [encoded.rows[row] for row in places], windows, [outputs[index] for index in kept]
 
 

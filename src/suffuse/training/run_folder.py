@@ -2,9 +2,11 @@
 
 import csv
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from lightning.pytorch.loggers import CSVLogger
 
 from suffuse.training.data import TextData
 from suffuse.training.module import SCORE
+from suffuse.training.prepared import REJECTS
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.csv"
 RECIPE = "config.yaml"
+LONGEST_LOSS = timedelta(minutes=10)
+"""How much of a training a crash costs, at most."""
 TEST_ROWS = "test.jsonl"
 
 
@@ -48,6 +53,8 @@ def checkpoint_callbacks(run: Path) -> list[Callback]:
             enable_version_counter=False,
         ),
         ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False),
+        # Within long epochs, of which a crash would cost all.
+        ModelCheckpoint(folder, Path(LAST).stem, train_time_interval=LONGEST_LOSS, enable_version_counter=False),
     ]
 
 
@@ -73,13 +80,19 @@ class RunFolder(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if not self._resumed:
-            for name in (f"{CHECKPOINTS}/{BEST}", f"{CHECKPOINTS}/{LAST}", TEST_ROWS):
+            for name in (f"{CHECKPOINTS}/{BEST}", f"{CHECKPOINTS}/{LAST}", TEST_ROWS, REJECTS):
                 (self.path / name).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / RECIPE).write_text(self._recipe, "utf-8")
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, TextData) and data.rows("test"):
+        if not isinstance(data, TextData):
+            return
+        if data.rows("test"):
             data.write_rows("test", self.path / TEST_ROWS)
+        if data.rejects.is_file():
+            shutil.copyfile(data.rejects, self.path / REJECTS)
+            with data.rejects.open("rb") as file:
+                _say(f"{sum(1 for _ in file)} bad rows were left out: {self.path / REJECTS}")
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:  # noqa: ANN401
         """Give a resumed run's logger the metrics of the steps before, which it would drop."""

@@ -1,0 +1,137 @@
+"""Sentence similarity: how alike two texts are in meaning, as a number on the scale of the data."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suffuse.errors import InputError, RowError
+from suffuse.tasks.base import (
+    Answer,
+    Arrays,
+    Field,
+    Head,
+    Level,
+    Loss,
+    Row,
+    Task,
+    Window,
+    brief,
+    check_present,
+    describe,
+)
+from suffuse.tasks.tokens import Tokens, as_inputs
+
+TEXT = Field("text", "the first text of the pair")
+TEXT_PAIR = Field("text_pair", "the text to compare it with")
+
+SCORE_DIGITS = 6
+"""Decimals of a score in an answer: finer than float32 differs between machines."""
+
+
+@dataclass(frozen=True)
+class Similarity(Task):
+    """Say how alike two texts are.
+
+    Both are read together, so that exchanging them may change the score a little.
+
+    Args:
+        low: score of texts that have nothing in common.
+        high: score of texts that mean the same.
+
+    Raises:
+        InputError: `low` is not below `high`, or one of them is not finite.
+    """
+
+    low: float = 0.0
+    high: float = 5.0
+
+    name: ClassVar[str] = "similarity"
+    metric: ClassVar[str] = "spearman"
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise InputError(f"low is {self.low:g} and high is {self.high:g}; expected low below high, both finite")
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """``text`` and ``text_pair``."""
+        return (TEXT, TEXT_PAIR)
+
+    @property
+    def target_field(self) -> Field:
+        """``score``."""
+        return Field("score", f"a number from {self.low:g} (nothing in common) to {self.high:g} (the same meaning)")
+
+    @property
+    def head(self) -> Head:
+        """One output, whose sigmoid is the place on the scale."""
+        return Head(1, Level.ROW, Loss.SIGMOID)
+
+    def learn(self, rows: Iterable[Row]) -> "Similarity":  # noqa: ARG002 - the scale is a setting
+        """The task itself."""
+        return self
+
+    def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
+        """One window a row, both texts in it; the longer one is cut first at the model's limit."""
+        encodings = tokens.encode([row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows])
+        return [
+            Window(index, as_inputs(encoding), truncated=bool(encoding.overflowing))
+            for index, encoding in enumerate(encodings)
+        ]
+
+    def target(self, row: Row) -> float:
+        """The row's score, also where it is a string, as in CSV."""
+        field = self.target_field
+        value = check_present(row, field)
+        shown = brief(value) if isinstance(value, str) else describe(value)
+        try:
+            score = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # the errors are caught
+        except (TypeError, ValueError, OverflowError):
+            score = math.nan
+        if math.isnan(score):
+            raise RowError(f"field {field.name!r} is {shown}; expected {field.meaning}", code="invalid_type")
+        if not self.low <= score <= self.high:
+            raise RowError(
+                f"field {field.name!r} is {shown}; expected {field.meaning}; "
+                "set the task's low and high where the data have another scale",
+                code="out_of_range",
+            )
+        return score
+
+    def targets(self, windows: Sequence[Window], rows: Sequence[Row]) -> list[NDArray[Any]]:
+        """For each window its score as a share of the scale, (1,)."""
+        scale = self.high - self.low
+        return [np.array([(self.target(rows[window.row]) - self.low) / scale], dtype=np.float32) for window in windows]
+
+    def decode(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:  # noqa: ARG002
+        """``{"score"}`` on the scale of the data; ``truncated`` where a text was cut."""
+        answers: list[Answer] = []
+        for window, output in zip(windows, outputs, strict=True):
+            # The sigmoid by tanh, which does not overflow.
+            share = 0.5 * (1.0 + math.tanh(0.5 * float(output["logits"][0])))
+            answer: Answer = {"score": round(self.low + (self.high - self.low) * share, SCORE_DIGITS)}
+            answers.append(answer | {"truncated": True} if window.truncated else answer)
+        return answers
+
+    def metrics(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
+        """Correlation of ranks (Spearman) and of values (Pearson); 0 where all answers, or all targets, are equal."""
+        given, expected = np.array([answer["score"] for answer in answers]), np.array(targets)
+        return {"spearman": _pearson(_ranks(given), _ranks(expected)), "pearson": _pearson(given, expected)}
+
+
+def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    if (first == first[0]).all() or (second == second[0]).all():
+        return 0.0
+    first, second = first - first.mean(), second - second.mean()
+    return float(np.clip(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)), -1.0, 1.0))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return means[places]

@@ -1,0 +1,261 @@
+"""Rows and windows in Arrow files that are mapped into memory, so that a data set may be larger than it.
+
+The files are Arrow IPC streams, which `datasets.Dataset.from_file` opens too. A row is stored as JSON beside its place;
+a window as its arrays. What stays in memory is one length a window.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from suffuse.tasks import Task, Tokens, Window
+from suffuse.training.sources import Placed
+
+Item = TypeVar("Item")
+
+CHUNK_ROWS = 1024
+"""Rows that are encoded, and written, at once."""
+_ROW_SCHEMA = pa.schema([("source", pa.int32()), ("where", pa.string()), ("row", pa.large_string())])
+_INPUT = "input."
+
+
+class RowWriter:
+    """Writes rows to an Arrow file.
+
+    Args:
+        path: of the file.
+        columns: names that are kept of each row, where it has them.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_stream(self._file, _ROW_SCHEMA)
+        self._columns = columns
+        self._waiting: list[Placed] = []
+
+    def write(self, placed: Placed) -> None:
+        """Add a row."""
+        self._waiting.append(placed)
+        if len(self._waiting) == CHUNK_ROWS:
+            self._flush()
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._writer.close()
+        finally:
+            self._file.close()
+
+    def _flush(self) -> None:
+        kept = [{name: row[name] for name in self._columns if name in row} for _, _, row in self._waiting]
+        arrays = [
+            pa.array([source for source, _, _ in self._waiting], pa.int32()),
+            # A file's name need not be Unicode.
+            pa.array([where.encode(errors="backslashreplace").decode() for _, where, _ in self._waiting], pa.string()),
+            # Parquet holds dates and others that JSON does not know.
+            pa.array([json.dumps(row, separators=(",", ":"), default=str) for row in kept], pa.large_string()),
+        ]
+        self._writer.write_batch(pa.record_batch(arrays, schema=_ROW_SCHEMA))
+        self._waiting = []
+
+
+class StoredRows(Sequence[Placed]):
+    """Rows of a file that a `RowWriter` wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._table = _mapped(path)
+        self._batches = [tuple(batch.columns) for batch in self._table.to_batches()]
+        self._starts = [0, *np.cumsum([len(sources) for sources, _, _ in self._batches]).tolist()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Placed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Placed]: ...
+    def __getitem__(self, index: int | slice) -> Placed | list[Placed]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        number = bisect_right(self._starts, index) - 1
+        source, where, row = (column[index - self._starts[number]].as_py() for column in self._batches[number])
+        return Placed(source, where, json.loads(row))
+
+    def sources(self) -> NDArray[np.int32]:
+        """Index of the source of every row, (R,)."""
+        sources: NDArray[np.int32] = self._table.column("source").to_numpy()
+        return sources
+
+    def __reduce__(self) -> tuple[Callable[..., "StoredRows"], tuple[Path]]:
+        return StoredRows, (self._path,)
+
+
+def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, advance: Callable[[int], None]) -> None:
+    """Encode rows and write their windows and targets to an Arrow file.
+
+    Two chunks are in the work at a time: while the tokenizer, which needs no Python, encodes one, the other is read or
+    written.
+
+    Args:
+        path: of the file.
+        rows: checked, with targets that `task` knows.
+        task: encodes them.
+        tokens: its tokenizer.
+        advance: is told how many rows were written since the last call.
+    """
+
+    def encode(start: int) -> pa.RecordBatch:
+        part = [row for _, _, row in rows[start : start + CHUNK_ROWS]]
+        windows = task.encode(part, tokens)
+        return _batch_of(windows, task.targets(windows, part), start)
+
+    with pa.OSFile(str(path), "wb") as file, ThreadPoolExecutor(2) as pool:
+        writer = None
+        for batch in _two_at_a_time(pool, encode, range(0, len(rows), CHUNK_ROWS)):
+            writer = writer or pa.ipc.new_stream(file, batch.schema)
+            writer.write_batch(batch)
+            advance(CHUNK_ROWS)
+        if writer is not None:
+            writer.close()
+
+
+class StoredWindows(Sequence[Window]):
+    """Windows of a file that `write_windows` wrote, and their targets.
+
+    Attributes:
+        lengths: tokens of each window, (W,).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        table = _mapped(path)
+        self._batches = [_Columns(batch) for batch in table.to_batches()]
+        self._starts = [0, *np.cumsum([len(batch) for batch in self._batches]).tolist()]
+        self.lengths: NDArray[np.int32] = np.concatenate([batch.lengths for batch in self._batches])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Window: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Window]: ...
+    def __getitem__(self, index: int | slice) -> Window | list[Window]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        batch, place = self._find(index)
+        return batch.window(place)
+
+    def target(self, index: int) -> NDArray[Any]:
+        """The target of a window, as the task gave it."""
+        batch, place = self._find(index)
+        return batch.target(place)
+
+    def targets(self) -> Iterator[NDArray[Any]]:
+        """Targets of all windows, many at a time, one behind the other."""
+        for batch in self._batches:
+            yield batch.all_targets
+
+    def rows(self) -> NDArray[np.int64]:
+        """Index of the row of every window, (W,)."""
+        return np.concatenate([batch.rows for batch in self._batches])
+
+    def _find(self, index: int) -> tuple["_Columns", int]:
+        index = range(len(self))[index]
+        number = bisect_right(self._starts, index) - 1
+        return self._batches[number], index - self._starts[number]
+
+    def __reduce__(self) -> tuple[Callable[..., "StoredWindows"], tuple[Path]]:
+        return StoredWindows, (self._path,)
+
+
+class _Columns:
+    """Arrays of one record batch, as views into the file."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        self.rows: NDArray[np.int64] = columns["row"].to_numpy()
+        self._truncated = columns["truncated"].to_numpy(zero_copy_only=False)
+        self._ragged = {
+            name: (column.offsets.to_numpy(), column.values.to_numpy())
+            for name, column in columns.items()
+            if pa.types.is_list(column.type)
+        }
+        self._inputs = [name.removeprefix(_INPUT) for name in self._ragged if name.startswith(_INPUT)]
+        self._shape = json.loads(batch.schema.metadata[b"target_shape"])
+        offsets = self._ragged[f"{_INPUT}input_ids"][0]
+        self.lengths: NDArray[np.int32] = np.diff(offsets)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def all_targets(self) -> NDArray[Any]:
+        targets: NDArray[Any] = self._ragged["target"][1]
+        return targets
+
+    def window(self, place: int) -> Window:
+        inputs = {name: self._part(_INPUT + name, place).astype(np.int64) for name in self._inputs}
+        spans = self._part("spans", place).astype(np.int64).reshape(-1, 2) if "spans" in self._ragged else None
+        return Window(int(self.rows[place]), inputs, bool(self._truncated[place]), spans)
+
+    def target(self, place: int) -> NDArray[Any]:
+        return self._part("target", place).reshape(self._shape)
+
+    def _part(self, name: str, place: int) -> NDArray[Any]:
+        offsets, values = self._ragged[name]
+        part: NDArray[Any] = values[offsets[place] : offsets[place + 1]]
+        return part
+
+
+def _batch_of(windows: Sequence[Window], targets: Sequence[NDArray[Any]], first_row: int) -> pa.RecordBatch:
+    columns: dict[str, pa.Array] = {
+        "row": pa.array(np.array([window.row + first_row for window in windows], dtype=np.int64)),
+        "truncated": pa.array([window.truncated for window in windows], pa.bool_()),
+        "target": _ragged(targets, targets[0].dtype),
+    }
+    for name in windows[0].inputs:
+        columns[_INPUT + name] = _ragged([window.inputs[name] for window in windows], np.dtype(np.int32))
+    if windows[0].spans is not None:
+        columns["spans"] = _ragged([window.spans for window in windows if window.spans is not None], np.dtype(np.int32))
+    # A single value, or as many as there are: enough for class indices, choices, places and tags.
+    shape = [] if targets[0].ndim == 0 else [-1]
+    return pa.RecordBatch.from_pydict(columns, metadata={"target_shape": json.dumps(shape)})
+
+
+def _ragged(arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> pa.ListArray:
+    sizes = np.array([array.size for array in arrays])
+    values = np.concatenate([array.ravel() for array in arrays]).astype(dtype, copy=False)
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)), pa.array(values)
+    )
+
+
+def _mapped(path: Path) -> pa.Table:
+    if path.stat().st_size == 0:
+        return pa.table({})
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+
+def _two_at_a_time(pool: ThreadPoolExecutor, work: Callable[[int], Item], items: Iterable[int]) -> Iterator[Item]:
+    """Results in the order of the items, computed a little ahead."""
+    waiting: list[Future[Item]] = []
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > 2:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
