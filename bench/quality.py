@@ -1,0 +1,173 @@
+"""How good the recipes are: each trained with diffusion attention and with plain attention, from the same seeds.
+
+A model is measured as it is served: exported to ONNX, asked by `suffuse.load`. Runs that are finished already, in
+runs/quality, are taken as they are; so this may be stopped, and goes on where it was. Intervals are by bootstrap over
+the rows that are measured on, and say nothing of other seeds. The data of SST-2 and SQuAD are looked for in data/.
+
+    python bench/quality.py [NAME ...]
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import suffuse
+from claims import RESULTS, ROOT, Claim, Goal, resampled_claim, write
+from suffuse.export import export
+from suffuse.rows import read_rows
+from suffuse.tasks import Answer, Task
+from suffuse.training.fit import data_of
+
+sys.path.append(str(ROOT / "scripts"))
+import demo
+
+RUNS = ROOT / "runs" / "quality"
+BUNDLES = ROOT / "bundles" / "quality"
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe, and what it should reach.
+
+    Args:
+        name: of the recipe in configs/.
+        what: is measured, for people.
+        metric: of the task.
+        goal: that the mean over seeds should reach, with diffusion attention.
+        test: file to measure on; by default the rows that the run held back.
+        columns: field -> column of `test`.
+        seeds: three where a run takes minutes, one where it takes longer.
+        has_baseline: whether TF-IDF and logistic regression can be asked the same.
+    """
+
+    name: str
+    what: str
+    metric: str
+    goal: float
+    test: str | None = None
+    columns: dict[str, str] | None = None
+    seeds: tuple[int, ...] = (1,)
+    has_baseline: bool = False
+
+
+EXPERIMENTS = (
+    Experiment("sst2", "SST-2 dev", "accuracy", 0.905, "data/sst2/dev.tsv", {"text": "content"}, has_baseline=True),
+    Experiment("trec6", "TREC-6, held-back tenth", "accuracy", 0.95, seeds=(1, 2, 3), has_baseline=True),
+    Experiment("bbc", "BBC News, held-back tenth", "accuracy", 0.975, has_baseline=True),
+    Experiment("entities", "CoNLL-2003 test", "f1", 0.86, "pkg://neuroner/data/conll2003/en/test.txt"),
+    Experiment("questions", "SQuAD 1.1, part of dev", "f1", 0.62, "data/squad/dev-v1.1.json"),
+)
+HOPS = {2: "2-hop diffusion attention", 1: "plain attention"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Answers of one model, and what they should have been."""
+
+    task: Task
+    answers: list[Answer]
+    targets: list[Any]
+
+    def metric(self, name: str, rows: NDArray[np.int64] | None = None) -> float:
+        """A metric, of all rows or of some, counted as often as they are named."""
+        if rows is None:
+            return self.task.metrics(self.answers, self.targets)[name]
+        return self.task.metrics([self.answers[row] for row in rows], [self.targets[row] for row in rows])[name]
+
+
+def main(names: Sequence[str]) -> None:
+    """Train what is not trained yet, measure, write the claims of each experiment that was named, or of all."""
+    kept = _earlier()
+    for experiment in EXPERIMENTS:
+        if not names or experiment.name in names:
+            kept = {text: claim for text, claim in kept.items() if not text.startswith(experiment.what)}
+            kept |= {claim.claim: claim for claim in claims(experiment)}
+            write("quality", list(kept.values()))
+
+
+def claims(experiment: Experiment) -> list[Claim]:
+    """The score with diffusion attention, with plain attention, their difference, and the baseline."""
+    measured = {
+        hops: [measure(experiment, bundle(experiment, hops, seed)) for seed in experiment.seeds] for hops in HOPS
+    }
+    seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
+    count = len(measured[2][0].answers)
+    command = f"python bench/quality.py {experiment.name}"
+
+    def claim(text: str, score: Callable[[NDArray[np.int64] | None], float], goal: Goal | None = None) -> Claim:
+        draw = np.random.default_rng(0)
+        resampled = [score(draw.integers(count, size=count)) for _ in range(RESAMPLES)]
+        what = f"{experiment.what} ({count} rows), {experiment.metric}, {text}"
+        return resampled_claim(what, score(None), resampled, experiment.metric, command, goal)
+
+    def mean(hops: int) -> Callable[[NDArray[np.int64] | None], float]:
+        return lambda rows: float(np.mean([model.metric(experiment.metric, rows) for model in measured[hops]]))
+
+    goal = Goal(experiment.goal, is_upper=False)
+    found = [
+        claim(f"{HOPS[2]}, {seeds}", mean(2), goal),
+        claim(f"{HOPS[1]}, {seeds}", mean(1), goal),
+        claim("diffusion minus plain attention, same seeds", lambda rows: mean(2)(rows) - mean(1)(rows)),
+    ]
+    if experiment.has_baseline:
+        baseline = tf_idf(experiment, measured[2][0])
+        found.append(claim("TF-IDF and logistic regression", lambda rows: baseline.metric(experiment.metric, rows)))
+    return found
+
+
+def bundle(experiment: Experiment, hops: int, seed: int) -> Path:
+    """The bundle of a model, trained and exported where that was not done yet."""
+    name = f"{experiment.name}-k{hops}-s{seed}"
+    run, to = RUNS / name, BUNDLES / name
+    if not (run / "finished").is_file():
+        recipe = ROOT / "configs" / f"{experiment.name}.yaml"
+        options = [f"--model.num_hops={hops}", f"--seed_everything={seed}", f"--run={run}"]
+        subprocess.run(
+            [sys.executable, "-m", "suffuse.cli", "fit", f"--config={recipe}", *options],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        (run / "finished").touch()
+    if not to.is_dir():
+        export(run, to)
+    return to
+
+
+def measure(experiment: Experiment, path: Path) -> Measured:
+    """Ask a bundle all rows of the test."""
+    model = suffuse.load(path)
+    rows = [model.task.check(row) for row in test_rows(experiment, path.name)]
+    return Measured(model.task, list(model(rows)), [model.task.target(row) for row in rows])
+
+
+def test_rows(experiment: Experiment, run: str) -> list[Any]:
+    """The rows that a run is measured on."""
+    source = experiment.test or str(RUNS / run / "test.jsonl")
+    return [row for _, row in read_rows(source, experiment.columns)]
+
+
+def tf_idf(experiment: Experiment, model: Measured) -> Measured:
+    """What TF-IDF and logistic regression answer to the same rows, having learned from the same."""
+    pipeline = demo.tf_idf(data_of(ROOT / "configs" / f"{experiment.name}.yaml"))
+    rows = test_rows(experiment, f"{experiment.name}-k2-s{experiment.seeds[0]}")
+    answers = [{"label": label} for label in pipeline.predict([row["text"] for row in rows])]
+    return Measured(model.task, answers, model.targets)
+
+
+def _earlier() -> dict[str, Claim]:
+    path = RESULTS / "quality.json"
+    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return {row["claim"]: Claim(**row) for row in rows}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
