@@ -95,6 +95,12 @@ def test_where_that_leaves_nothing_is_named(csv: Callable[..., str]) -> None:
         TextData(path, where={"label": ["y", "x"]}).rows("train")
 
 
+def test_rows_keep_the_column_that_they_are_grouped_by(csv: Callable[..., str]) -> None:
+    path = csv("text,label,film,year", "fine,good,Ran,1985", "poor,bad,Ran,1985")
+    data = TextData(path, validation=path, split=Split(group_by="film"))
+    assert data.rows("train")[0].row == {"text": "fine", "label": "good", "film": "Ran"}
+
+
 def test_rows_are_written_with_the_fields_of_the_task(csv: Callable[..., str], tmp_path: Path) -> None:
     path = csv("text,label,film", "fine,good,Ran", "caf\u00e9,bad,Ran")
     assert TextData(path, validation=path, test=path).write_rows("test", tmp_path / "test.jsonl") == 2

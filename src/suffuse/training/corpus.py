@@ -193,7 +193,9 @@ class Corpus:
         (folder / _TASK).write_text(json.dumps(task_to_dict(task)), "utf-8")
 
     def _writer(self, path: Path) -> RowWriter:
-        return RowWriter(path, self._task.columns)
+        # The group besides: whoever measures by group needs it.
+        group = (self._split.group_by,) if self._split.group_by else ()
+        return RowWriter(path, (*self._task.columns, *group))
 
     def _learned(self, writers: Mapping[str, RowWriter], reject: Reject, advance: Callable[[int], None]) -> Task:
         """The task, having seen all rows of the training files: a rare label may stand only among those held back."""
