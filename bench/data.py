@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -93,7 +94,10 @@ def measure_memory(path: Path, *, is_streamed: bool) -> dict[str, float]:
 
 
 class _Trainer:
-    global_rank, world_size, current_epoch, training = 0, 1, 0, False
+    """What a loader asks of a Trainer, which would take time to train."""
+
+    global_rank, world_size, current_epoch, training, fast_dev_run = 0, 1, 0, False, True
+    fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=False)))
 
     def __init__(self, module: object) -> None:
         self.lightning_module = module
