@@ -58,7 +58,7 @@ def token_batches(lengths: Sequence[int] | IntArray, max_tokens: int) -> Batches
     Returns:
         Batches of indices into `lengths`, shortest rows first; rows of equal length keep their order.
     """
-    lengths = np.asarray(lengths, dtype=np.int64)
+    lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
     return Batches(order, _cuts(lengths[order], max_tokens))
 
@@ -73,7 +73,7 @@ def batch_count(lengths: Sequence[int] | IntArray, max_tokens: int, ranks: int =
     """
     if len(lengths) < ranks:
         raise ValueError(f"{len(lengths)} rows for {ranks} ranks; expected at least one row a rank")
-    least = len(token_batches(lengths, max_tokens))
+    least = len(_cuts(np.sort(np.asarray(lengths)), max_tokens)) - 1
     wanted = min(ceil(least * 1.05) + 1, len(lengths))
     return max(ceil(least / ranks), wanted // ranks) * ranks
 
@@ -105,8 +105,9 @@ def epoch_batches(
         and too few for the ranks, are some of them given twice, as torch's DistributedSampler does. Where `rows` are
         longer together than those that `count` was made for, batches may pass the budget by as much.
     """
-    lengths = np.asarray(lengths, dtype=np.int64)
-    shuffled = random.permutation(len(lengths)) if rows is None else random.permutation(rows)
+    lengths = np.asarray(lengths)
+    # Small integers: there may be millions of them.
+    shuffled = random.permutation(np.arange(len(lengths), dtype=np.int32) if rows is None else rows)
     pool_rows = POOL_ROWS
     order, bounds = _pooled(shuffled, lengths, max_tokens, pool_rows)
     while len(bounds) - 1 > count:
@@ -152,11 +153,12 @@ def _pooled(shuffled: IntArray, lengths: IntArray, max_tokens: int, pool_rows: i
 def _shuffled(order: IntArray, bounds: IntArray, random: np.random.Generator) -> Batches:
     """The same batches in another order."""
     chosen = random.permutation(len(bounds) - 1)
-    sizes = np.diff(bounds)[chosen]
-    ends = np.cumsum(sizes)
-    # Each place of the new order, minus where its batch begins there, plus where it began before.
-    places = np.arange(len(order)) - np.repeat(ends - sizes, sizes) + np.repeat(bounds[:-1][chosen], sizes)
-    return Batches(order[places], np.concatenate([[0], ends]))
+    ends = np.cumsum(np.diff(bounds)[chosen])
+    shuffled, start = np.empty_like(order), 0
+    for batch, end in zip(chosen.tolist(), ends.tolist(), strict=True):
+        shuffled[start:end] = order[bounds[batch] : bounds[batch + 1]]
+        start = end
+    return Batches(shuffled, np.concatenate([[0], ends]))
 
 
 def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
