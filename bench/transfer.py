@@ -1,7 +1,8 @@
 """What of a pretrained model has to be trained: the head alone, adapters, all of it, or all of it from scratch.
 
 The recipe for TREC-6 with the same rows, epochs and seed; each way has the best of the rates in `WAYS` on the
-validation rows, since what suits one is wrong for another. Seconds are those of the training alone, on this machine.
+validation rows, since what suits one is wrong for another. Seconds are those of `suffuse fit`, its start and the first
+encoding included, on this machine.
 
     python bench/transfer.py
 """
@@ -64,7 +65,7 @@ def claims(name: str, way: Way) -> list[Claim]:
     what = f"TREC-6, trained: {way.what} ({noted['trained']:,} of {noted['parameters']:,} parameters)"
     return [
         _accuracy(f"{what}, accuracy on {len(measured.answers)} held-back questions", measured),
-        resampled_claim(f"{what}, seconds of training", noted["seconds"], [noted["seconds"]], "s", COMMAND),
+        resampled_claim(f"{what}, seconds of suffuse fit", noted["seconds"], [noted["seconds"]], "s", COMMAND),
     ]
 
 

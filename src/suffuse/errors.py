@@ -20,6 +20,9 @@
 Each message says what was got, what was expected and how to mend it.
 """
 
+LONGEST_SHOWN = 40
+"""Characters of what a row holds in a message: rows come from strangers, and a message is sent back."""
+
 
 class SuffuseError(Exception):
     """Base of all errors raised on purpose; the command line prints its message in one line and exits with 1."""
@@ -117,3 +120,8 @@ class AnswerError(ClientError):
         super().__init__(message)
         self.code = code
         self.status = status
+
+
+def brief(text: str) -> str:
+    """A text in quotes for error messages, cut where it is long."""
+    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…")

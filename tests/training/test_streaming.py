@@ -48,7 +48,6 @@ def stream(
 ) -> StreamedBatches:
     return StreamedBatches(
         Reader(tuple(sources), TASK, checks or Checks()),
-        TASK,
         tokens,
         tokens_per_batch=64,
         streaming=Streaming(shuffle_rows=shuffle_rows),

@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from suffuse.errors import RowError
+from suffuse.errors import RowError, brief
 from suffuse.rows.lines import Lines, numbered
 
 TOKENS, TAGS = "tokens", "tags"
 DOCUMENT = "-DOCSTART-"
-LONGEST_SHOWN = 40
 
 _Placed = tuple[int, Mapping[str, Any] | RowError]
 
@@ -59,7 +58,7 @@ class _Columns:
         if self._first is None:
             if len(cells) < 2:
                 return RowError(
-                    f"one column, {_brief(line.strip())}; expected CoNLL columns: a word and its tag on a line, "
+                    f"one column, {brief(line.strip())}; expected CoNLL columns: a word and its tag on a line, "
                     "parted by a space or a tab, and a blank line between sentences",
                     code="wrong_columns",
                 )
@@ -68,7 +67,7 @@ class _Columns:
         if len(cells) != count:
             got = "one column" if len(cells) == 1 else f"{len(cells)} columns"
             return RowError(
-                f"{got}, {_brief(line.strip())}; expected {count} as in line {first}: CoNLL columns are a word, its "
+                f"{got}, {brief(line.strip())}; expected {count} as in line {first}: CoNLL columns are a word, its "
                 "tag last, parted by spaces or tabs, with a blank line between sentences",
                 code="wrong_columns",
             )
@@ -82,7 +81,3 @@ def _sentence(
         yield bad
     elif words:
         yield first, dict(zip(columns.names, map(list, zip(*words, strict=True)), strict=True))
-
-
-def _brief(text: str) -> str:
-    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from suffuse.errors import RowError
+from suffuse.errors import LONGEST_SHOWN, RowError
 
 Row = Mapping[str, Any]
 
@@ -130,4 +130,4 @@ def _parsed(name: str, text: str) -> object:
 
 def _brief(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:40] + "…"
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

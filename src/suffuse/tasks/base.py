@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from suffuse.errors import RowError
+from suffuse.errors import RowError, brief
 from suffuse.tasks.tokens import Tokens
 
 Row = Mapping[str, Any]
@@ -27,8 +27,6 @@ Run = Callable[[str, Arrays], Arrays]
 
 MOST_SHOWN = 12
 """Names in an error message: rows come from strangers, and a message is sent back."""
-LONGEST_SHOWN = 40
-"""Characters of what a row holds in an error message."""
 
 
 class Level(Enum):
@@ -245,11 +243,6 @@ def describe(value: object) -> str:
         return json.dumps(value)
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
     return names.get(type(value), f"of type {type(value).__name__}")
-
-
-def brief(text: str) -> str:
-    """A text in quotes for error messages, cut where it is long."""
-    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…")
 
 
 def field_names(fields: Sequence[Field]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from suffuse.errors import DataError, InputError, RowError
+from suffuse.errors import DataError, InputError, RowError, brief
 from suffuse.tasks.base import (
     MOST_SHOWN,
     Answer,
@@ -24,7 +24,6 @@ from suffuse.tasks.base import (
     Row,
     Task,
     Window,
-    brief,
     check_present,
     describe,
 )

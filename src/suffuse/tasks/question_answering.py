@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from suffuse.errors import DataError, InputError, RowError
+from suffuse.errors import DataError, InputError, RowError, brief
 from suffuse.tasks.base import (
     Answer,
     Arrays,
@@ -26,7 +26,6 @@ from suffuse.tasks.base import (
     Row,
     Task,
     Window,
-    brief,
     check_present,
     check_text,
     describe,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from suffuse.errors import InputError, RowError
+from suffuse.errors import InputError, RowError, brief
 from suffuse.tasks.base import (
     Answer,
     Arrays,
@@ -19,7 +19,6 @@ from suffuse.tasks.base import (
     Row,
     Task,
     Window,
-    brief,
     check_present,
     describe,
 )

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from suffuse.errors import RowError
-from suffuse.tasks.base import MOST_SHOWN, Field, Row, brief, check_present, check_text, describe
+from suffuse.errors import RowError, brief
+from suffuse.tasks.base import MOST_SHOWN, Field, Row, check_present, check_text, describe
 from suffuse.tasks.tags import Entity, fault, is_iob1, is_tag, marks_ends, spell, tag_label
 from suffuse.tasks.words import found_spans, joined_spans, word_spans
 

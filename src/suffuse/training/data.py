@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ class TextData(lightning.LightningDataModule):
         return _loader(self.validation_rows, batches, self.loading.workers)
 
     def write_rows(self, side: str, path: Path) -> int:
-        """Write the rows of a side as JSON lines, fields named as the task names them; returns how many."""
+        """Write the rows of a side as JSON lines: the task's fields, and what rows are grouped by; returns how many."""
         placed = self.rows(side)
         with path.open("w", encoding="utf-8") as file:
             for _, _, row in placed:
@@ -220,8 +220,7 @@ class TextData(lightning.LightningDataModule):
             if self._place == NOWHERE and self._ranks[0] == 0:
                 self._streamed_rejects.unlink(missing_ok=True)
         batches = StreamedBatches(
-            self._corpus.reader("train"),
-            self.task,
+            replace(self._corpus.reader("train"), task=self.task),
             tokens,  # type: ignore[arg-type]
             tokens_per_batch=self.loading.tokens_per_batch,
             streaming=streaming,

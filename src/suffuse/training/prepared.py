@@ -88,12 +88,12 @@ def rejects_to(path: Path) -> Iterator[Callable[[RowError], None]]:
 
 def move_rejects(source: Path, target: Path) -> tuple[int, int]:
     """Add the bad rows in one file to another, and delete it; how many were new, and how many there are."""
-    before = _line_count(target)
+    before = line_count(target)
     with rejects_to(target) as reject, source.open(encoding="utf-8") as file:
         for line in map(json.loads, file):
             reject(RowError(line["message"], code=line["code"], where=line["where"]))
     source.unlink()
-    count = _line_count(target)
+    count = line_count(target)
     return count - before, count
 
 
@@ -115,7 +115,8 @@ def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _line_count(path: Path) -> int:
+def line_count(path: Path) -> int:
+    """Lines of a file; none where it is missing."""
     if not path.is_file():
         return 0
     with path.open("rb") as file:

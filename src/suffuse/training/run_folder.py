@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from suffuse.training.data import TextData
 from suffuse.training.module import SCORE
-from suffuse.training.prepared import REJECTS
+from suffuse.training.prepared import REJECTS, line_count
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -91,8 +91,7 @@ class RunFolder(Callback):
             data.write_rows("test", self.path / TEST_ROWS)
         if data.rejects.is_file():
             shutil.copyfile(data.rejects, self.path / REJECTS)
-            with data.rejects.open("rb") as file:
-                _say(f"{sum(1 for _ in file)} bad rows were left out: {self.path / REJECTS}")
+            _say(f"{line_count(data.rejects)} bad rows were left out: {self.path / REJECTS}")
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:  # noqa: ANN401
         """Give a resumed run's logger the metrics of the steps before, which it would drop."""

@@ -8,6 +8,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -88,11 +89,20 @@ class StoredRows(Sequence[Placed]):
     def __getitem__(self, index: slice) -> list[Placed]: ...
     def __getitem__(self, index: int | slice) -> Placed | list[Placed]:
         if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+            chosen = range(*index.indices(len(self)))
+            if chosen.step != 1:
+                return [self[number] for number in chosen]
+            part = self._table.slice(chosen.start, len(chosen))  # many at once take a quarter of the time
+            columns = (part.column(name).to_pylist() for name in _ROW_SCHEMA.names)
+            return [Placed(source, where, json.loads(row)) for source, where, row in zip(*columns, strict=True)]
         index = range(len(self))[index]
         number = bisect_right(self._starts, index) - 1
         source, where, row = (column[index - self._starts[number]].as_py() for column in self._batches[number])
         return Placed(source, where, json.loads(row))
+
+    def __iter__(self) -> Iterator[Placed]:
+        for start in range(0, len(self), CHUNK_ROWS):
+            yield from self[start : start + CHUNK_ROWS]
 
     def sources(self) -> NDArray[np.int32]:
         """Index of the source of every row, (R,)."""
@@ -111,7 +121,7 @@ def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, adva
 
     Args:
         path: of the file.
-        rows: checked, with targets that `task` knows.
+        rows: one at least; checked, with targets that `task` knows.
         task: encodes them.
         tokens: its tokenizer.
         advance: is told how many rows were written since the last call.
@@ -123,13 +133,12 @@ def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, adva
         return _batch_of(windows, task.targets(windows, part), start)
 
     with pa.OSFile(str(path), "wb") as file, ThreadPoolExecutor(2) as pool:
-        writer = None
-        for batch in _two_at_a_time(pool, encode, range(0, len(rows), CHUNK_ROWS)):
-            writer = writer or pa.ipc.new_stream(file, batch.schema)
-            writer.write_batch(batch)
-            advance(CHUNK_ROWS)
-        if writer is not None:
-            writer.close()
+        batches = _two_at_a_time(pool, encode, range(0, len(rows), CHUNK_ROWS))
+        first = next(batches)
+        with pa.ipc.new_stream(file, first.schema) as writer:
+            for batch in chain([first], batches):
+                writer.write_batch(batch)
+                advance(CHUNK_ROWS)
 
 
 class StoredWindows(Sequence[Window]):
@@ -196,11 +205,14 @@ class _Columns:
         }
         self._inputs = [name.removeprefix(_INPUT) for name in self._ragged if name.startswith(_INPUT)]
         self._shape = json.loads(batch.schema.metadata[b"target_shape"])
-        offsets = self._ragged[f"{_INPUT}input_ids"][0]
-        self.lengths: NDArray[np.int32] = np.diff(offsets)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        lengths: NDArray[np.int32] = np.diff(self._ragged[f"{_INPUT}input_ids"][0])
+        return lengths
 
     @property
     def all_targets(self) -> NDArray[Any]:
@@ -245,8 +257,6 @@ def _ragged(arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> pa.ListArra
 
 
 def _mapped(path: Path) -> pa.Table:
-    if path.stat().st_size == 0:
-        return pa.table({})
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from suffuse.errors import DataError, InputError, RowError
-from suffuse.tasks import Row, Task, Tokens
+from suffuse.tasks import Row, Tokens
 from suffuse.training.encoded import Batch, batch_of
 from suffuse.training.prepared import rejects_to
 from suffuse.training.sources import Reader, Reject, shown
@@ -47,9 +47,8 @@ class StreamedBatches(IterableDataset[Batch]):
     too few for the ranks, are some of them given twice. The fractional part of a weight is left to chance.
 
     Args:
-        reader: gives the rows.
-        task: learned; encodes them.
-        tokens: its tokenizer.
+        reader: gives the rows; its task, which has learned, encodes them.
+        tokens: the task's tokenizer.
         tokens_per_batch: padded tokens of a batch, about.
         streaming: how they are shuffled.
         ranks: this rank, and how many there are.
@@ -64,7 +63,6 @@ class StreamedBatches(IterableDataset[Batch]):
     def __init__(
         self,
         reader: Reader,
-        task: Task,
         tokens: Tokens,
         *,
         tokens_per_batch: int,
@@ -74,7 +72,7 @@ class StreamedBatches(IterableDataset[Batch]):
         rejects: Path | None = None,
     ) -> None:
         self._reader = reader
-        self._task = task
+        self._task = reader.task
         self._tokens = tokens
         self._budget = tokens_per_batch
         self._pool_rows = max(streaming.shuffle_rows, ranks[1])
