@@ -7,12 +7,13 @@ ends before that product passes a budget.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import ceil
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+Indices = NDArray[np.signedinteger[Any]]
 Item = TypeVar("Item")
 
 POOL_ROWS = 2048
@@ -22,19 +23,19 @@ PADDING_TARGET = -100
 
 
 class Batches(Sequence[list[int]]):
-    """Batches of indices, kept as two arrays: lists of millions of Python integers would fill the memory.
+    """Batches of indices, kept as arrays: lists of millions of Python integers would fill the memory.
 
     Args:
-        order: all indices, batch after batch, (R,).
-        bounds: where in `order` each batch begins, and the end, (batches + 1,).
+        order: all indices, those of a batch side by side, (R,).
+        bounds: where in `order` a batch begins and where it ends, (batches, 2).
     """
 
-    def __init__(self, order: IntArray, bounds: IntArray) -> None:
+    def __init__(self, order: Indices, bounds: IntArray) -> None:
         self._order = order
         self._bounds = bounds
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return len(self._bounds)
 
     @overload
     def __getitem__(self, index: int) -> list[int]: ...
@@ -43,8 +44,8 @@ class Batches(Sequence[list[int]]):
     def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        batch: list[int] = self._order[self._bounds[number] : self._bounds[number + 1]].tolist()
+        start, end = self._bounds[range(len(self))[index]]
+        batch: list[int] = self._order[start:end].tolist()
         return batch
 
 
@@ -60,7 +61,7 @@ def token_batches(lengths: Sequence[int] | IntArray, max_tokens: int) -> Batches
     """
     lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
-    return Batches(order, _cuts(lengths[order], max_tokens))
+    return Batches(order, _pairs(_cuts(lengths[order], max_tokens)))
 
 
 def batch_count(lengths: Sequence[int] | IntArray, max_tokens: int, ranks: int = 1) -> int:
@@ -106,16 +107,17 @@ def epoch_batches(
         longer together than those that `count` was made for, batches may pass the budget by as much.
     """
     lengths = np.asarray(lengths)
-    # Small integers: there may be millions of them.
-    shuffled = random.permutation(np.arange(len(lengths), dtype=np.int32) if rows is None else rows)
+    # Small integers, and one array of them: there may be millions.
+    order: Indices = np.arange(len(lengths), dtype=np.int32) if rows is None else rows.astype(np.int32)
+    random.shuffle(order)
     pool_rows = POOL_ROWS
-    order, bounds = _pooled(shuffled, lengths, max_tokens, pool_rows)
+    bounds = _pooled(order, lengths, max_tokens, pool_rows)
     while len(bounds) - 1 > count:
         if pool_rows < len(order):
             pool_rows *= 2  # larger pools leave fewer batches half full
         else:
             max_tokens += ceil(max_tokens / 50)
-        order, bounds = _pooled(shuffled, lengths, max_tokens, pool_rows)
+        bounds = _pooled(order, lengths, max_tokens, pool_rows)
     while missing := count - (len(bounds) - 1):
         sizes = np.diff(bounds)
         if sizes.max() == 1:
@@ -125,7 +127,7 @@ def epoch_batches(
         largest = np.argsort(sizes, kind="stable")[-missing:]
         halved = largest[sizes[largest] > 1]
         bounds = np.sort(np.concatenate([bounds, bounds[halved] + sizes[halved] // 2]))
-    return _shuffled(order, bounds, random)
+    return Batches(order, random.permutation(_pairs(bounds)))
 
 
 def _cuts(sorted_lengths: IntArray, max_tokens: int) -> IntArray:
@@ -139,26 +141,19 @@ def _cuts(sorted_lengths: IntArray, max_tokens: int) -> IntArray:
     return np.array(bounds)
 
 
-def _pooled(shuffled: IntArray, lengths: IntArray, max_tokens: int, pool_rows: int) -> tuple[IntArray, IntArray]:
-    """Rows sorted by length inside each pool, and where batches begin in them, and the end."""
-    order, bounds = np.empty_like(shuffled), [np.zeros(1, dtype=np.int64)]
-    for start in range(0, len(shuffled), pool_rows):
-        pool = shuffled[start : start + pool_rows]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        order[start : start + len(pool)] = pool
+def _pooled(order: Indices, lengths: IntArray, max_tokens: int, pool_rows: int) -> IntArray:
+    """Sort rows by length inside each pool, in place; returns where batches begin in them, and the end."""
+    bounds = [np.zeros(1, dtype=np.int64)]
+    for start in range(0, len(order), pool_rows):
+        pool = order[start : start + pool_rows]
+        pool[:] = pool[np.argsort(lengths[pool], kind="stable")]
         bounds.append(start + _cuts(lengths[pool], max_tokens)[1:])
-    return order, np.concatenate(bounds)
+    return np.concatenate(bounds)
 
 
-def _shuffled(order: IntArray, bounds: IntArray, random: np.random.Generator) -> Batches:
-    """The same batches in another order."""
-    chosen = random.permutation(len(bounds) - 1)
-    ends = np.cumsum(np.diff(bounds)[chosen])
-    shuffled, start = np.empty_like(order), 0
-    for batch, end in zip(chosen.tolist(), ends.tolist(), strict=True):
-        shuffled[start:end] = order[bounds[batch] : bounds[batch + 1]]
-        start = end
-    return Batches(shuffled, np.concatenate([[0], ends]))
+def _pairs(bounds: IntArray) -> IntArray:
+    """Where each batch begins and where it ends, (batches, 2)."""
+    return np.stack([bounds[:-1], bounds[1:]], axis=1)
 
 
 def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -102,7 +102,7 @@ def test_the_vocabulary_counts_added_tokens(tokenizer_json: str, reference: Any)
 
 
 def test_inputs_are_integer_arrays(tokenizer_json: str) -> None:
-    inputs = as_inputs(Tokens(tokenizer_json, 8).encode(["film"], ["film"])[0])
+    (inputs,) = as_inputs(Tokens(tokenizer_json, 8).encode(["film"], ["film"]))
 
     assert {name: array.dtype for name, array in inputs.items()} == {"input_ids": np.int64, "token_type_ids": np.int64}
     assert inputs["token_type_ids"].tolist() == [0, 0, 0, 1, 1]

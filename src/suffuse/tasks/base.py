@@ -10,14 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from suffuse.errors import RowError, brief
-from suffuse.tasks.tokens import Tokens
+from suffuse.tasks.tokens import Tokens, as_inputs
 
 Row = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -91,6 +92,22 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
+
+
+def as_windows(
+    parts: Sequence[tuple[int, Encoding, bool]], spans: Sequence[NDArray[np.int64]] | None = None
+) -> list[Window]:
+    """A window for each part of a row.
+
+    Args:
+        parts: index of the row, what the network sees of it, and whether text of the row was left out.
+        spans: of each part, where answers point into a text.
+    """
+    all_inputs = as_inputs([encoding for _, encoding, _ in parts])
+    return [
+        Window(row, inputs, is_cut, span)
+        for (row, _, is_cut), inputs, span in zip(parts, all_inputs, spans or repeat(None), strict=False)
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from suffuse.tasks.base import (
     Row,
     Task,
     Window,
+    as_windows,
     check_present,
     describe,
 )
 from suffuse.tasks.metrics import accuracy, exact_match, f1_scores
-from suffuse.tasks.tokens import Tokens, as_inputs
+from suffuse.tasks.tokens import Tokens
 
 TEXT = Field("text", "the text to classify")
 TEXT_PAIR = Field("text_pair", "the second text of the pair")
@@ -101,12 +102,12 @@ class Classification(Task):
             [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows] if self.pair else None
         )
         most = 1 if self.pair else self.max_windows
-        windows = []
+        parts = []
         for index, encoding in enumerate(encodings):
             # Where one text was cut, what overflows is the rest of it, in windows as long as the first.
-            parts = [encoding, *encoding.overflowing]
-            windows += [Window(index, as_inputs(part), truncated=len(parts) > most) for part in parts[:most]]
-        return windows
+            rest = encoding.overflowing
+            parts += [(index, part, len(rest) >= most) for part in (encoding, *rest[: most - 1])]
+        return as_windows(parts)
 
     def target(self, row: Row) -> tuple[int, ...]:
         """Indices of the row's labels."""
@@ -118,20 +119,17 @@ class Classification(Task):
                     f"expected {'some' if self.multi_label else 'one'} of {_some(self.labels)} (learned in training)",
                     code="unknown_label",
                 )
-        return tuple(self.labels.index(label) for label in given)
+        return tuple(map(self.labels.index, given))
 
     def targets(self, windows: Sequence[Window], rows: Sequence[Row]) -> list[NDArray[Any]]:
         """For each window the index of its label (), or with several labels a 0 or 1 for each (C,)."""
-        targets: list[NDArray[Any]] = []
-        for window in windows:
-            indices = self.target(rows[window.row])
-            if self.multi_label:
-                chosen = np.zeros(len(self.labels), dtype=np.float32)
-                chosen[list(indices)] = 1.0
-                targets.append(chosen)
-            else:
-                targets.append(np.array(indices[0], dtype=np.int64))
-        return targets
+        indices = [self.target(rows[window.row]) for window in windows]
+        if not self.multi_label:
+            return list(np.array(indices, dtype=np.int64).reshape(-1))
+        targets_wc = np.zeros((len(windows), len(self.labels)), dtype=np.float32)
+        for target_c, chosen in zip(targets_wc, indices, strict=True):
+            target_c[list(chosen)] = 1.0
+        return list(targets_wc)
 
     def decode(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> list[Answer]:  # noqa: ARG002
         """``{"label", "score", "scores"}``, or ``{"labels", "scores"}`` with several; ``truncated`` where it was."""

@@ -26,12 +26,13 @@ from suffuse.tasks.base import (
     Row,
     Task,
     Window,
+    as_windows,
     check_present,
     check_text,
     describe,
 )
 from suffuse.tasks.squad_metrics import best_threshold, match
-from suffuse.tasks.tokens import Tokens, as_inputs
+from suffuse.tasks.tokens import Tokens
 
 QUESTION = Field("question", "the question to answer")
 CONTEXT = Field("context", "the text that holds the answer")
@@ -126,14 +127,12 @@ class QuestionAnswering(Task):
         # Below half of the room that the longest question leaves: one tokenizer serves all rows.
         overlap = max(0, min(self.overlap, (room - most - 1) // 2))
         contexts = [row[CONTEXT.name] for row in rows]
-        windows = []
-        for index, parts in enumerate(tokens.windows(questions, contexts, overlap)):
-            is_cut = questions[index] != whole[index] or len(parts) > self.max_windows
-            windows += [
-                Window(index, as_inputs(part), is_cut, _spans(part, contexts[index]))
-                for part in parts[: self.max_windows]
-            ]
-        return windows
+        kept = [
+            (index, part, questions[index] != whole[index] or len(parts) > self.max_windows)
+            for index, parts in enumerate(tokens.windows(questions, contexts, overlap))
+            for part in parts[: self.max_windows]
+        ]
+        return as_windows(kept, [_spans(part, contexts[index]) for index, part, _ in kept])
 
     def target(self, row: Row) -> tuple[str, ...]:
         """Texts of the answers, any of which is right; none where there is no answer.

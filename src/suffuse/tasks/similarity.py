@@ -19,10 +19,11 @@ from suffuse.tasks.base import (
     Row,
     Task,
     Window,
+    as_windows,
     check_present,
     describe,
 )
-from suffuse.tasks.tokens import Tokens, as_inputs
+from suffuse.tasks.tokens import Tokens
 
 TEXT = Field("text", "the first text of the pair")
 TEXT_PAIR = Field("text_pair", "the text to compare it with")
@@ -77,10 +78,7 @@ class Similarity(Task):
     def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
         """One window a row, both texts in it; the longer one is cut first at the model's limit."""
         encodings = tokens.encode([row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows])
-        return [
-            Window(index, as_inputs(encoding), truncated=bool(encoding.overflowing))
-            for index, encoding in enumerate(encodings)
-        ]
+        return as_windows([(index, encoding, bool(encoding.overflowing)) for index, encoding in enumerate(encodings)])
 
     def target(self, row: Row) -> float:
         """The row's score, also where it is a string, as in CSV."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suffuse.errors import DataError
-from suffuse.tasks.base import Answer, Arrays, Field, Head, Level, Loss, Row, Task, Window
+from suffuse.tasks.base import Answer, Arrays, Field, Head, Level, Loss, Row, Task, Window, as_windows
 from suffuse.tasks.tagged_rows import ENTITIES, TAGS, TEXT, TOKENS, check_tokens, some, tags_of, text_of, word_spans_of
 from suffuse.tasks.tags import OUTSIDE, Entity, best_sequences, complete, entities, is_tag, marks_ends, spell
-from suffuse.tasks.tokens import Tokens, as_inputs
+from suffuse.tasks.tokens import Tokens
 
 SCORE_DIGITS = 6
 """Decimals of a score in an answer, as in classification."""
@@ -88,11 +88,12 @@ class TokenClassification(Task):
     def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
         """Windows that overlap, as many as a row needs, at most `max_windows`."""
         windows = tokens.windows([text_of(row) for row in rows], overlap=self._overlap(tokens.max_tokens))
-        return [
-            Window(row, as_inputs(part), len(parts) > self.max_windows, _spans(part.offsets, part.sequence_ids))
+        kept = [
+            (row, part, len(parts) > self.max_windows)
             for row, parts in enumerate(windows)
             for part in parts[: self.max_windows]
         ]
+        return as_windows(kept, [_spans(part.offsets, part.sequence_ids) for _, part, _ in kept])
 
     def target(self, row: Row) -> tuple[Entity, ...]:
         """Start, end and label of the row's entities, in characters of its text.

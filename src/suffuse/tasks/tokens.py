@@ -1,6 +1,7 @@
 """Text to token ids by a tokenizer.json alone, as transformers' fast tokenizer would, without importing it."""
 
 from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,13 +81,19 @@ class Tokens:
         return self._windowed[key]
 
 
-def as_inputs(encoding: Encoding) -> dict[str, NDArray[np.int64]]:
-    """``input_ids`` and ``token_type_ids`` of an encoding, each (N,)."""
-    ids = np.array(encoding.ids, dtype=np.int64)
-    return {
-        "input_ids": ids,
-        # All 0 for a text by itself; to make the list of them only to copy it would take as long as the ids do.
-        "token_type_ids": np.array(encoding.type_ids, dtype=np.int64)
-        if encoding.n_sequences > 1
-        else np.zeros_like(ids),
-    }
+def as_inputs(encodings: Sequence[Encoding]) -> list[dict[str, NDArray[np.int64]]]:
+    """``input_ids`` and ``token_type_ids`` of each encoding, each (N,)."""
+    ids = [encoding.ids for encoding in encodings]
+    # Parts of one array: to make an array of every short text would take several times as long.
+    ids_t = _joined(ids)
+    # All 0 for texts by themselves; to make the lists of them only to copy them would take as long as the ids do.
+    is_paired = any(encoding.n_sequences > 1 for encoding in encodings)
+    types_t = _joined([encoding.type_ids for encoding in encodings]) if is_paired else np.zeros_like(ids_t)
+    return [
+        {"input_ids": ids_t[start:end], "token_type_ids": types_t[start:end]}
+        for start, end in pairwise(accumulate(map(len, ids), initial=0))
+    ]
+
+
+def _joined(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.fromiter(chain.from_iterable(lists), np.int64, sum(map(len, lists)))

@@ -8,7 +8,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -16,13 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from suffuse.tasks import Task, Tokens, Window
+from suffuse.batching import chunked
+from suffuse.tasks import Row, Task, Tokens, Window
 from suffuse.training.sources import Placed
 
 Item = TypeVar("Item")
 
 CHUNK_ROWS = 1024
 """Rows that are encoded, and written, at once."""
+WRITTEN_CHUNKS = 16
+"""Chunks of windows that are written as one: whoever maps a file holds some kilobytes for each."""
 _ROW_SCHEMA = pa.schema([("source", pa.int32()), ("where", pa.string()), ("row", pa.large_string())])
 _INPUT = "input."
 
@@ -100,6 +103,12 @@ class StoredRows(Sequence[Placed]):
         source, where, row = (column[index - self._starts[number]].as_py() for column in self._batches[number])
         return Placed(source, where, json.loads(row))
 
+    def bare(self, start: int, end: int) -> list[Row]:
+        """The rows from one index up to another, without their places."""
+        texts = self._table.column("row").slice(start, end - start).to_pylist()
+        rows: list[Row] = json.loads(f"[{','.join(texts)}]")  # in one call, half the time
+        return rows
+
     def __iter__(self) -> Iterator[Placed]:
         for start in range(0, len(self), CHUNK_ROWS):
             yield from self[start : start + CHUNK_ROWS]
@@ -128,7 +137,7 @@ def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, adva
     """
 
     def encode(start: int) -> pa.RecordBatch:
-        part = [row for _, _, row in rows[start : start + CHUNK_ROWS]]
+        part = rows.bare(start, start + CHUNK_ROWS)
         windows = task.encode(part, tokens)
         return _batch_of(windows, task.targets(windows, part), start)
 
@@ -136,9 +145,9 @@ def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, adva
         batches = _two_at_a_time(pool, encode, range(0, len(rows), CHUNK_ROWS))
         first = next(batches)
         with pa.ipc.new_stream(file, first.schema) as writer:
-            for batch in chain([first], batches):
-                writer.write_batch(batch)
-                advance(CHUNK_ROWS)
+            for group in chunked(chain([first], batches), WRITTEN_CHUNKS):
+                writer.write_table(pa.Table.from_batches(group).combine_chunks())
+                advance(CHUNK_ROWS * len(group))
 
 
 class StoredWindows(Sequence[Window]):
@@ -235,7 +244,7 @@ class _Columns:
 
 def _batch_of(windows: Sequence[Window], targets: Sequence[NDArray[Any]], first_row: int) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {
-        "row": pa.array(np.array([window.row + first_row for window in windows], dtype=np.int64)),
+        "row": pa.array(np.array([window.row for window in windows], dtype=np.int64) + first_row),
         "truncated": pa.array([window.truncated for window in windows], pa.bool_()),
         "target": _ragged(targets, targets[0].dtype),
     }
@@ -249,11 +258,12 @@ def _batch_of(windows: Sequence[Window], targets: Sequence[NDArray[Any]], first_
 
 
 def _ragged(arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> pa.ListArray:
-    sizes = np.array([array.size for array in arrays])
-    values = np.concatenate([array.ravel() for array in arrays]).astype(dtype, copy=False)
-    return pa.ListArray.from_arrays(
-        pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)), pa.array(values)
-    )
+    if arrays[0].ndim == 0:
+        values, sizes = np.array(arrays), [1] * len(arrays)
+    else:
+        values, sizes = np.concatenate(arrays, axis=None), [array.size for array in arrays]
+    ends = np.fromiter(accumulate(sizes, initial=0), np.int32, len(sizes) + 1)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.astype(dtype, copy=False)))
 
 
 def _mapped(path: Path) -> pa.Table:
