@@ -54,7 +54,7 @@ clean:  ## Remove what make and the commands made.
 
 .venv/dev: .venv/demo
 	@echo "installing the tools for tests"
-	@$(PIP) --use-pep517 --editable '.[train,lora,gguf,serve,load,demo,dev]'
+	@$(PIP) --use-pep517 --editable '.[train,lora,gguf,serve,load,plots,demo,dev]'
 	@touch $@
 
 .venv/data: .venv/dev

@@ -31,6 +31,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"training", "diffusion", "runtime", "bundle", "tasks", "errors"},
         {"numpy", "torch", "onnx", "onnxruntime"},
     ),
+    "autoscale": (
+        # The runtime and rows for profile.py alone.
+        {"serving", "runtime", "rows", "errors"},
+        {"numpy", "rich", "matplotlib", "httpx", "prometheus_client"},
+    ),
     "serving": (
         {"bundle", "machine", "errors"},
         {"grpc", "google", "httpx", "tenacity", "psutil", "yaml", "rich"},

@@ -8,7 +8,7 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from suffuse import __version__
-from suffuse.commands import archive, evaluate, export, predict, serve
+from suffuse.commands import archive, evaluate, export, plan, predict, profile, serve
 from suffuse.errors import InputError, SuffuseError
 
 EPILOG = "Results go to stdout, progress to stderr; exit 2: bad input, 1: failure. Help on one command: COMMAND --help"
@@ -85,6 +85,8 @@ _COMMANDS: dict[str, ModuleType] = {
     "serve": serve,
     "predict": predict,
     "evaluate": evaluate,
+    "profile": profile,
+    "plan": plan,
 }
 _EXTRAS = {"fit": "train", "export": "train", "archive": "serve", "serve": "serve"}
 
