@@ -90,7 +90,13 @@ def compare(rivals: dict[str, Rate], clients: int, threads: int) -> Iterator[Cla
 def served(
     stack: contextlib.ExitStack, store: Path, model: str, threads: int, texts: Sequence[str], seconds: float = SECONDS
 ) -> Rate:
-    """Start a server of its own with one worker; it stops with `stack`."""
+    """A closed loop against a server of its own."""
+    target = started(stack, store, model, threads)
+    return lambda clients: closed_loop(target, texts, clients, seconds).rate
+
+
+def started(stack: contextlib.ExitStack, store: Path, model: str, threads: int) -> Target:
+    """Start a server with one worker; it stops with `stack`."""
     ports = free_ports(5)
     state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     server = stack.enter_context(
@@ -111,8 +117,7 @@ def served(
         )
     )
     key = json.loads(server.key_file.read_text("utf-8"))["inference"]["key"]
-    target = Target(server.url, model, key)
-    return lambda clients: closed_loop(target, texts, clients, seconds).rate
+    return Target(server.url, model, key)
 
 
 def in_process(threads: int, texts: Sequence[str]) -> Rate:

@@ -24,15 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from claims import ROOT, Claim, Goal, median_claim, write
-from serving import BUNDLE, free_ports
+from claims import Claim, Goal, median_claim, write
+from serving import BUNDLE, started
 from suffuse.autoscale.arrivals import Arrivals, FloatArray, IntArray
 from suffuse.autoscale.profile import measure
 from suffuse.autoscale.rules import Fixed
 from suffuse.autoscale.service_time import Profile
 from suffuse.autoscale.simulator import Stack, simulate
 from suffuse.serving.archive import ArchiveSettings, archive
-from suffuse.serving.server import Server, ServerConfig
 from traffic import Target, closed_loop, snippets
 
 COMMAND = "python bench/simulator.py"
@@ -66,7 +65,7 @@ def main() -> None:
         profile = measure(BUNDLE, str(rows), threads=1)
         print(f"profile: error {profile.error:.1%} over {len(profile.measurements)} batches", file=sys.stderr)
         archive(BUNDLE, folder, settings)
-        target = serve(stack, folder)
+        target = started(stack, folder, BUNDLE.name, threads=1)
         sender = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
         closed_loop(target, texts, 1, SECONDS / 6)  # warm
         lone_s = float(np.median(closed_loop(target, texts, 1, SECONDS / 6).latencies_s))
@@ -83,27 +82,6 @@ def main() -> None:
             for claim in compared(load, load * full_per_s, simulated, profile, (sender, target, texts))
         ]
     write("simulator", claims)
-
-
-def serve(stack: contextlib.ExitStack, store: Path) -> Target:
-    """Start a server with one worker of one thread; it stops with `stack`."""
-    ports = free_ports(5)
-    config = ServerConfig(
-        store,
-        (f"{BUNDLE.name}.mar",),
-        config=ROOT / "config.properties",
-        workers=1,
-        threads=1,
-        inference_port=ports[0],
-        management_port=ports[1],
-        metrics_port=ports[2],
-        grpc_inference_port=ports[3],
-        grpc_management_port=ports[4],
-        state=store / "state",
-    )
-    server = stack.enter_context(Server(config))
-    key = json.loads(server.key_file.read_text("utf-8"))["inference"]["key"]
-    return Target(server.url, BUNDLE.name, key)
 
 
 def simulated_stack(profile: Profile, settings: ArchiveSettings, lone_s: float) -> Stack:

@@ -122,11 +122,21 @@ def test_reader_that_has_enough_is_no_error(tiny_bundle: Path, reviews_csv: Path
     assert (process.returncode, said) == (0, "")
 
 
-def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "suffuse.export", None)
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("suffuse.export", ["export", "runs/none"], "train"),
+        ("matplotlib", ["plan", "--profile", "none.json", "--slo-p99", "100", "--plot", "plan.svg"], "plots"),
+    ],
+)
+def test_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str, arguments: list[str], extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "suffuse.autoscale.plot", raising=False)
 
-    assert main(["export", "runs/none"]) == 1
-    assert "install what this command needs: pip install 'suffuse[train]'" in capsys.readouterr().err
+    assert main(arguments) == 1
+    assert f"install what this command needs: pip install 'suffuse[{extra}]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["nosuch"], [], ["serve", "--port", "many"], ["archive"]])

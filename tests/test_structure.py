@@ -33,8 +33,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "autoscale": (
         # The runtime and rows for profile.py alone.
-        {"serving", "runtime", "rows", "errors"},
-        {"numpy", "rich", "matplotlib", "httpx", "prometheus_client"},
+        {"runtime", "rows", "errors"},
+        {"numpy", "rich", "matplotlib"},
     ),
     "serving": (
         {"bundle", "machine", "errors"},

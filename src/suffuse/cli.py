@@ -88,7 +88,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "profile": profile,
     "plan": plan,
 }
-_EXTRAS = {"fit": "train", "export": "train", "archive": "serve", "serve": "serve"}
+_EXTRAS = {"fit": "train", "export": "train", "archive": "serve", "serve": "serve", "plan": "plots"}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def small_chunks() -> Iterator[None]:
     """Few rows make many chunks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "CHUNK_ROWS", 3)
+        patch.setattr(store, "WRITTEN_CHUNKS", 2)
         yield
 
 

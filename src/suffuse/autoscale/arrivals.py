@@ -71,7 +71,6 @@ def read_trace(
     path = Path(path)
     times_s: list[float] = []
     tokens: list[int] = []
-    with_tokens = False
     for number, (where, time_text, tokens_text) in enumerate(_lines(path, time_column, tokens_column)):
         time_s = _seconds(where, time_text)
         if number and time_s < times_s[-1]:
@@ -80,17 +79,16 @@ def read_trace(
                 "sort the file by time"
             )
         times_s.append(time_s)
-        with_tokens = tokens_text is not None
         if tokens_text is not None:
             tokens.append(_length(where, tokens_text))
     if not times_s:
         raise DataError(f"{path}: no requests; expected a header line and a line for each request")
     times = np.array(times_s) - times_s[0]
-    if not with_tokens and not lengths:
+    if not tokens and not lengths:
         raise DataError(
             f"{path}: no column of lengths; expected one of {', '.join(TOKENS_COLUMNS)}, or the name of another"
         )
-    drawn = np.array(tokens) if with_tokens else np.random.default_rng(seed).choice(lengths, len(times))
+    drawn = np.array(tokens) if tokens else np.random.default_rng(seed).choice(lengths, len(times))
     # A single request has no duration, and a rate is divided by it.
     return Arrivals(times, drawn.astype(np.int64), max(float(times[-1]), 1.0))
 

@@ -74,7 +74,27 @@ def measure(
     random = Random(0)
     sized = list(_from_file(predictor, rows)) if rows else list(_made(predictor))
     batches = list(_drawn(sized, random) if rows else _uniform(sized, random))
-    service = Service(predictor)
+    measurements = _measured(Service(predictor), batches, rounds, random, clock=clock, note=note)
+    fitted = fit(measurements, limits)
+    return Profile(
+        bundle=Path(bundle).resolve().name,
+        threads=threads,
+        service=fitted,
+        lengths=tuple(one.tokens for one in sized),
+        error=median_error(fitted, measurements),
+        measurements=measurements,
+    )
+
+
+def _measured(
+    service: Service,
+    batches: Sequence[Sequence[_Sized]],
+    rounds: int,
+    random: Random,
+    *,
+    clock: Callable[[], float],
+    note: Callable[[str], object],
+) -> tuple[Measurement, ...]:
     bodies = [[dict(one.row) for one in batch] for batch in batches]
     seconds: list[list[float]] = [[] for _ in batches]
     for number in range(rounds + 1):
@@ -84,18 +104,9 @@ def measure(
             service.replies(bodies[index])
             if number:
                 seconds[index].append(clock() - start_s)
-    measurements = tuple(
+    return tuple(
         Measurement(tuple(one.tokens for one in batch), tuple(taken))
         for batch, taken in zip(batches, seconds, strict=True)
-    )
-    fitted = fit(measurements, limits)
-    return Profile(
-        bundle=Path(bundle).resolve().name,
-        threads=threads,
-        service=fitted,
-        lengths=tuple(one.tokens for one in sized),
-        error=median_error(fitted, measurements),
-        measurements=measurements,
     )
 
 

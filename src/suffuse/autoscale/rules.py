@@ -75,8 +75,7 @@ class Hpa(ABC):
             )
         wish = self._wish(usage / samples, current)
         wishes = (*(old for old in memory.wishes if old[0] > now_s - self.down_window_s), (now_s, wish))
-        workers = max(wish for _, wish in wishes) if wish < current else wish
-        workers = min(workers, current) if wish < current else workers
+        workers = min(current, max(wish for _, wish in wishes)) if wish < current else wish
         return Decision(workers, "hpa"), _Observed(workers, synced_at_s=now_s, wishes=wishes)
 
     def _wish(self, usage: float, current: int) -> int:
