@@ -104,6 +104,13 @@ def write(name: str, claims: Sequence[Claim]) -> None:
         print(f"{claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}] {claim.goal:>8} {met:>7}  {claim.claim}")
 
 
+def earlier(name: str) -> dict[str, Claim]:
+    """The claims in bench/results/NAME.json by their text, for a script that measures some of them anew."""
+    path = RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return {row["claim"]: Claim(**row) for row in rows}
+
+
 def commit() -> str:
     """The commit that was measured; "-dirty" where tracked files differ from it."""
     described = subprocess.run(

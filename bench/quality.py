@@ -7,7 +7,6 @@ the rows that are measured on, and say nothing of other seeds. The data of SST-2
     python bench/quality.py [NAME ...]
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import suffuse
-from claims import RESULTS, ROOT, Claim, Goal, resampled_claim, write
+from claims import ROOT, Claim, Goal, earlier, resampled_claim, write
 from suffuse.export import export
 from suffuse.rows import read_rows
 from suffuse.tasks import Answer, Task
@@ -41,21 +40,25 @@ class Experiment:
         name: of the recipe in configs/.
         what: is measured, for people.
         metric: of the task.
-        goal: that the mean over seeds should reach, with diffusion attention.
+        goal: that the mean over seeds should reach, with diffusion attention; None: the figure is reported.
         test: file to measure on; by default the rows that the run held back.
         columns: field -> column of `test`.
         seeds: three where a run takes minutes, one where it takes longer.
         has_baseline: whether TF-IDF and logistic regression can be asked the same.
+        hops: of the attention: diffusion, and plain beside it where a run does not take hours.
+        options: of `suffuse fit`, beside those of the recipe.
     """
 
     name: str
     what: str
     metric: str
-    goal: float
+    goal: float | None = None
     test: str | None = None
     columns: dict[str, str] | None = None
     seeds: tuple[int, ...] = (1,)
     has_baseline: bool = False
+    hops: tuple[int, ...] = (2, 1)
+    options: tuple[str, ...] = ()
 
 
 EXPERIMENTS = (
@@ -64,6 +67,15 @@ EXPERIMENTS = (
     Experiment("bbc", "BBC News, held-back tenth", "accuracy", 0.975, has_baseline=True),
     Experiment("entities", "CoNLL-2003 test", "f1", 0.86, "pkg://neuroner/data/conll2003/en/test.txt"),
     Experiment("questions", "SQuAD 1.1, part of dev", "f1", 0.62, "data/squad/dev-v1.1.json"),
+    Experiment("trec6-decoder", "TREC-6 by SmolLM2-135M with LoRA, held-back tenth", "accuracy", hops=(2,)),
+    Experiment(
+        "entities-decoder",
+        "CoNLL-2003 test by SmolLM2-135M with LoRA, 250 batches of 512 tokens",
+        "f1",
+        test="pkg://neuroner/data/conll2003/en/test.txt",
+        hops=(2,),
+        options=("--trainer.limit_train_batches=250", "--trainer.limit_val_batches=60"),
+    ),
 )
 HOPS = {2: "2-hop diffusion attention", 1: "plain attention"}
 
@@ -85,10 +97,10 @@ class Measured:
 
 def main(names: Sequence[str]) -> None:
     """Train what is not trained yet, measure, write the claims of each experiment that was named, or of all."""
-    kept = _earlier()
+    kept = earlier("quality")
     for experiment in EXPERIMENTS:
         if not names or experiment.name in names:
-            kept = {text: claim for text, claim in kept.items() if not text.startswith(experiment.what)}
+            kept = {text: claim for text, claim in kept.items() if not text.startswith(f"{experiment.what} (")}
             kept |= {claim.claim: claim for claim in claims(experiment)}
             write("quality", list(kept.values()))
 
@@ -96,7 +108,8 @@ def main(names: Sequence[str]) -> None:
 def claims(experiment: Experiment) -> list[Claim]:
     """The score with diffusion attention, with plain attention, their difference, and the baseline."""
     measured = {
-        hops: [measure(experiment, bundle(experiment, hops, seed)) for seed in experiment.seeds] for hops in HOPS
+        hops: [measure(experiment, bundle(experiment, hops, seed)) for seed in experiment.seeds]
+        for hops in experiment.hops
     }
     seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
     count = len(measured[2][0].answers)
@@ -111,12 +124,10 @@ def claims(experiment: Experiment) -> list[Claim]:
     def mean(hops: int) -> Callable[[NDArray[np.int64] | None], float]:
         return lambda rows: float(np.mean([model.metric(experiment.metric, rows) for model in measured[hops]]))
 
-    goal = Goal(experiment.goal, is_upper=False)
-    found = [
-        claim(f"{HOPS[2]}, {seeds}", mean(2), goal),
-        claim(f"{HOPS[1]}, {seeds}", mean(1), goal),
-        claim("diffusion minus plain attention, same seeds", lambda rows: mean(2)(rows) - mean(1)(rows)),
-    ]
+    goal = None if experiment.goal is None else Goal(experiment.goal, is_upper=False)
+    found = [claim(f"{HOPS[hops]}, {seeds}", mean(hops), goal) for hops in experiment.hops]
+    if len(experiment.hops) > 1:
+        found.append(claim("diffusion minus plain attention, same seeds", lambda rows: mean(2)(rows) - mean(1)(rows)))
     if experiment.has_baseline:
         baseline = tf_idf(experiment, measured[2][0])
         found.append(claim("TF-IDF and logistic regression", lambda rows: baseline.metric(experiment.metric, rows)))
@@ -129,7 +140,7 @@ def bundle(experiment: Experiment, hops: int, seed: int) -> Path:
     run, to = RUNS / name, BUNDLES / name
     if not (run / "finished").is_file():
         recipe = ROOT / "configs" / f"{experiment.name}.yaml"
-        options = [f"--model.num_hops={hops}", f"--seed_everything={seed}", f"--run={run}"]
+        options = [f"--model.num_hops={hops}", f"--seed_everything={seed}", f"--run={run}", *experiment.options]
         subprocess.run(
             [sys.executable, "-m", "suffuse.cli", "fit", f"--config={recipe}", *options],
             cwd=ROOT,
@@ -161,12 +172,6 @@ def tf_idf(experiment: Experiment, model: Measured) -> Measured:
     rows = test_rows(experiment, f"{experiment.name}-k2-s{experiment.seeds[0]}")
     answers = [{"label": label} for label in pipeline.predict([row["text"] for row in rows])]
     return Measured(model.task, answers, model.targets)
-
-
-def _earlier() -> dict[str, Claim]:
-    path = RESULTS / "quality.json"
-    rows = json.loads(path.read_text("utf-8")) if path.is_file() else []
-    return {row["claim"]: Claim(**row) for row in rows}
 
 
 if __name__ == "__main__":
