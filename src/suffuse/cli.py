@@ -8,7 +8,18 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from suffuse import __version__
-from suffuse.commands import archive, evaluate, export, plan, predict, profile, serve
+from suffuse.commands import (
+    archive,
+    autoscale,
+    evaluate,
+    export,
+    load_test,
+    plan,
+    predict,
+    profile,
+    rollout,
+    serve,
+)
 from suffuse.errors import InputError, SuffuseError
 
 EPILOG = "Results go to stdout, progress to stderr; exit 2: bad input, 1: failure. Help on one command: COMMAND --help"
@@ -83,12 +94,24 @@ _COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "archive": archive,
     "serve": serve,
+    "rollout": rollout,
     "predict": predict,
     "evaluate": evaluate,
     "profile": profile,
     "plan": plan,
+    "autoscale": autoscale,
+    "load-test": load_test,
 }
-_EXTRAS = {"fit": "train", "export": "train", "archive": "serve", "serve": "serve", "plan": "plots"}
+_EXTRAS = {
+    "fit": "train",
+    "export": "train",
+    "archive": "serve",
+    "serve": "serve",
+    "rollout": "serve",
+    "plan": "plots",
+    "autoscale": "serve",
+    "load-test": "load",
+}
 
 
 if __name__ == "__main__":

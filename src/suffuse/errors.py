@@ -9,6 +9,7 @@
     │   └── BundleError         a run, bundle or archive that is incomplete, altered or of another format
     ├── ExportError             ONNX Runtime and torch disagree
     ├── ServerError             TorchServe does not start, or has gone
+    │   └── RolledBackError     a new version did not take over (suffuse.balancing.rollout)
     └── ClientError             a request that a server did not answer
         ├── ConnectError        nobody listens there, or the connection broke
         ├── DeadlineError       no answer in time

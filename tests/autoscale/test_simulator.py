@@ -160,6 +160,15 @@ def test_lone_request_waits_the_whole_batch_delay() -> None:
     assert simulate(at(0.2), stack, Fixed(1)).latencies_s == pytest.approx([0.1 + SERVICE_S + 0.003])
 
 
+def test_handing_over_keeps_the_worker_busy_and_overhead_does_not() -> None:
+    stack = replace(SINGLE, handover_s=0.01, overhead_s=0.003)
+
+    latencies_s = simulate(at(0, 0), stack, Fixed(1)).latencies_s
+
+    busy_s = SERVICE_S + 0.01
+    assert latencies_s == pytest.approx([busy_s + 0.003, 2 * busy_s + 0.003])
+
+
 def test_batch_starts_when_it_is_full() -> None:
     stack = Stack(Batched(), batch_size=3, max_batch_delay_s=0.1, overhead_s=0)
 
@@ -250,6 +259,7 @@ def test_windows_of_time_have_their_own_percentile() -> None:
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"queue_limit": 0}, "queue_limit is 0; expected at least 1"),
         ({"overhead_s": -1.0}, "overhead_s is -1; expected 0 or more"),
+        ({"handover_s": -1.0}, "handover_s is -1; expected 0 or more"),
         ({"poll_s": 0.0}, "poll_s is 0; expected more than 0"),
         ({"start_s": (6.0, 3.0)}, "start_s is 6 to 3; expected the shortest time, then the longest"),
     ],

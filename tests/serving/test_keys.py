@@ -47,6 +47,13 @@ def test_key_of_the_api_is_read_from_the_file(tmp_path: Path, api: str, key: str
     assert Key(api, key_file=path).try_with(dict) == {"authorization": f"Bearer {key}"}
 
 
+def test_file_may_hold_the_key_alone(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n", "utf-8")
+
+    assert Key("inference", key_file=path).try_with(Server(TOKEN)) == "answer"
+
+
 def test_refused_key_is_read_again_and_tried_once_more(tmp_path: Path) -> None:
     path = write_keys(tmp_path / "key_file.json", "old")
     key, server = Key("inference", key_file=path), Server("old")
@@ -70,7 +77,9 @@ def test_refused_key_that_is_still_in_the_file_is_not_tried_again(tmp_path: Path
 
 @pytest.mark.parametrize(("token", "had"), [(None, "no key"), ("secret", "a wrong or outdated key")])
 def test_refusal_says_what_to_pass(token: str | None, had: str) -> None:
-    expected = f"refused: got {had}; expected the inference key: pass key_file=, the server's key_file.json"
+    expected = (
+        f"refused: got {had}; expected the inference key: pass key_file=, a server's key_file.json or a stack's token"
+    )
 
     with pytest.raises(AuthorizationError, match=f"^{re.escape(expected)}$"):
         Key("inference", token=token).try_with(Server("other"))

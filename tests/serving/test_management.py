@@ -109,12 +109,56 @@ def test_models_of_all_pages_are_listed() -> None:
     assert wire.lines == ["GET /models?limit=100&next_page_token=0", "GET /models?limit=100&next_page_token=1"]
 
 
+def test_every_version_of_a_model_is_described() -> None:
+    versions = [*described("READY", modelVersion="1"), *described("LOADING", modelVersion="2")]
+    wire = Wire(httpx.Response(200, json=versions))
+
+    states = management(wire).versions("m")
+
+    assert wire.lines == ["GET /models/m/all"]
+    assert [(state.version, state.ready_workers) for state in states] == [("1", 1), ("2", 0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ({"status": "Healthy"}, """'{"status": "Healthy"}'"""),
+        ([], "'[]'"),
+        ([{"modelName": "m"}], """'[{"modelName": "m"}]'"""),
+        ("no", "'\"no\"'"),
+        (described(batchSize={}, workers=3), "'" + json.dumps(described())[:40] + "…'"),
+    ],
+)
+def test_reply_that_describes_no_model_is_an_error(content: object, shown: str) -> None:
+    expected = (
+        f"{URL}/models/m: got {shown}; expected the description of a model: is this TorchServe's management port?"
+    )
+
+    with pytest.raises(AnswerError, match=f"^{re.escape(expected)}$") as caught:
+        management(Wire(httpx.Response(200, json=content))).describe("m")
+    assert caught.value.code == "not_a_model"
+
+
+@pytest.mark.parametrize("content", [[1], {"models": 3}, {"models": [{}]}])
+def test_reply_that_lists_no_models_is_an_error(content: object) -> None:
+    expected = (
+        f"{URL}/models: got {json.dumps(content)!r}; expected a list of models: is this TorchServe's management port?"
+    )
+
+    with pytest.raises(AnswerError, match=f"^{re.escape(expected)}$"):
+        management(Wire(httpx.Response(200, json=content))).models()
+
+
 @pytest.mark.parametrize(
     ("act", "line"),
     [
         (lambda m: m.scale("m", 3), "PUT /models/m?min_worker=3&max_worker=3&synchronous=false"),
         (lambda m: m.scale("m", 0, "2"), "PUT /models/m/2?min_worker=0&max_worker=0&synchronous=false"),
         (lambda m: m.register("m.mar"), "POST /models?url=m.mar&synchronous=false"),
+        (
+            lambda m: m.register("m.mar", initial_workers=2),
+            "POST /models?url=m.mar&synchronous=false&initial_workers=2",
+        ),
         (lambda m: m.set_default("m", "2"), "PUT /models/m/2/set-default"),
         (lambda m: m.unregister("m"), "DELETE /models/m"),
         (lambda m: m.unregister("m", "2"), "DELETE /models/m/2"),

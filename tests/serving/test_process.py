@@ -14,7 +14,7 @@ import pytest
 
 from suffuse.errors import ServerError
 from suffuse.serving.process import (
-    JavaProcess,
+    ChildProcess,
     end_marked_processes,
     loading_or_ready_workers,
     mark_of,
@@ -109,6 +109,14 @@ def test_missing_java_says_what_to_install(monkeypatch: pytest.MonkeyPatch, stat
         torchserve_command([], state / "config.properties", state / "tmp")
 
 
+def test_missing_kill_says_what_to_install(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
+    monkeypatch.setenv("PATH", str(state))
+    expected = "no program `kill` on PATH, by which TorchServe ends workers: install the package procps"
+
+    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
+        torchserve_command([], state / "config.properties", state / "tmp")
+
+
 # Marks
 
 
@@ -185,9 +193,9 @@ def test_java_that_has_gone_has_no_workers() -> None:
 # The child
 
 
-def launched(state: Path, command: list[str]) -> JavaProcess:
+def launched(state: Path, command: list[str]) -> ChildProcess:
     """A child that has said that it runs."""
-    java = JavaProcess(command, torchserve_environment(state, 1), state)
+    java = ChildProcess(command, torchserve_environment(state, 1), state, "java.log")
     java.launch()
     while java.exit_status is None and "up" not in (state / "java.log").read_text("utf-8"):
         java.join(0.01)
@@ -222,7 +230,7 @@ def test_child_has_the_marked_environment_and_the_state_folder(state: Path) -> N
 
 
 def test_child_that_cannot_be_started_is_an_error(state: Path) -> None:
-    missing = JavaProcess(PATIENT, torchserve_environment(state, 1), state / "none")
+    missing = ChildProcess(PATIENT, torchserve_environment(state, 1), state / "none", "java.log")
     expected = f"{sys.executable}: cannot be started: [Errno 2] No such file or directory: '{state}/none/java.log'"
 
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
@@ -235,9 +243,9 @@ def test_child_ends_when_its_parent_is_killed(started: list[subprocess.Popen[str
         f"""
         import signal
         from pathlib import Path
-        from suffuse.serving.process import JavaProcess, torchserve_environment
+        from suffuse.serving.process import ChildProcess, torchserve_environment
         state = Path({str(state)!r})
-        java = JavaProcess({PATIENT!r}, torchserve_environment(state, 1), state)
+        java = ChildProcess({PATIENT!r}, torchserve_environment(state, 1), state, "java.log")
         java.launch()
         print(java.pid, flush=True)
         signal.pause()

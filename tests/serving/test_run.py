@@ -3,6 +3,7 @@
 import json
 import logging
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,10 +72,19 @@ def test_server_on_all_addresses_is_told_by_one_that_can_be_asked(server: Server
     assert "  REST        http://127.0.0.1:18080" in announcement(server).splitlines()
 
 
+def test_what_runs_beside_gets_the_server_that_is_ready(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[object] = []
+    monkeypatch.setattr("suffuse.serving.run.run_until_signal", lambda *arguments: handed.append(arguments[2]))
+
+    serve(server.config, beside := nullcontext)
+
+    assert handed == [beside]
+
+
 def test_announcement_comes_on_stdout_when_the_server_is_ready(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("suffuse.serving.run.run_until_signal", lambda _, on_ready: on_ready(server))
+    monkeypatch.setattr("suffuse.serving.run.run_until_signal", lambda _, on_ready, _beside: on_ready(server))
     monkeypatch.setattr("logging.basicConfig", lambda **_: None)
 
     serve(server.config)

@@ -1,6 +1,6 @@
 """A server must come up whole or say why, answer over both ways alike, and leave no process behind, however it ends."""
 
-import fcntl
+import contextlib
 import json
 import logging
 import os
@@ -112,19 +112,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     return lambda command: monkeypatch.setattr("suffuse.serving.server.torchserve_command", lambda *_: command)
 
 
-def test_state_folder_in_use_is_refused_by_the_owners_number(config: ServerConfig, state: Path) -> None:
-    (state / "server.json").write_text('{"owner": 4711}', "utf-8")
-    expected = (
-        f"state folder {state}: in use by the `suffuse serve` with process id 4711; stop that one, or choose another "
-        "state folder and other ports"
-    )
-
-    with (state / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-            Server(replace(config, state=state)).start()
-
-
 def test_state_folder_whose_path_is_too_long_for_sockets_is_refused(config: ServerConfig) -> None:
     state = Path("/") / ("x" * 95)
     expected = (
@@ -136,20 +123,6 @@ def test_state_folder_whose_path_is_too_long_for_sockets_is_refused(config: Serv
         Server(replace(config, state=state)).start()
 
 
-def test_folder_with_other_files_is_refused_and_left_alone(config: ServerConfig, state: Path) -> None:
-    (state / "tmp").mkdir()
-    (state / "tmp" / "thesis.txt").write_text("mine", "utf-8")
-    state.chmod(0o755)
-    expected = (
-        f"state folder {state}: holds other files (tmp); expected a folder that is empty, new, or an earlier server's"
-    )
-
-    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        Server(replace(config, state=state)).start()
-    assert (state / "tmp" / "thesis.txt").exists()
-    assert state.stat().st_mode & 0o777 == 0o755
-
-
 def test_java_that_ends_is_an_error_with_its_last_words(
     config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
 ) -> None:
@@ -158,6 +131,32 @@ def test_java_that_ends_is_an_error_with_its_last_words(
 
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
         Server(replace(config, state=state)).start()
+
+
+def test_java_that_was_killed_is_an_error_without_words_that_say_nothing(
+    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
+) -> None:
+    stand_in([sys.executable, "-c", "import os; print('loading', flush=True); os.kill(os.getpid(), 9)"])
+
+    with pytest.raises(ServerError, match=f"^{re.escape(f'TorchServe ended by SIGKILL (logs: {state})')}$"):
+        Server(replace(config, state=state)).start()
+
+
+def test_what_runs_beside_a_server_ends_before_it(
+    config: ServerConfig, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(Server, "start", lambda self: setattr(self, "ready", True))
+    monkeypatch.setattr(Server, "stop", lambda _: seen.append("stopped"))
+
+    @contextlib.contextmanager
+    def beside(server: Server) -> Iterator[None]:
+        yield
+        seen.append(f"beside ended, ready: {server.ready}")
+
+    run_until_signal(replace(config, state=state), on_ready=Server.request_stop, beside=beside)
+
+    assert seen == ["beside ended, ready: True", "stopped"]
 
 
 def test_server_that_is_not_ready_in_time_is_ended(

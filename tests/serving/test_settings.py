@@ -143,6 +143,14 @@ def test_addresses_models_and_store_come_from_the_config() -> None:
     }
 
 
+def test_server_without_authorization_tells_torchserve_so() -> None:
+    base = {"disable_token_authorization": "false"}
+
+    told = effective_properties(ServerConfig(Path("/store"), authorization=False), [NOOP], base)
+
+    assert "disable_token_authorization=true" in told.splitlines()
+
+
 @pytest.mark.parametrize("store", ["/store", "/a.b (c)/st+re", "/with, comma", "/ü"])
 def test_archives_load_from_the_model_store_alone(store: str) -> None:
     base = {"allowed_urls": "https?://.*"}
@@ -172,14 +180,14 @@ def test_number_of_workers_that_is_none_is_refused(value: str) -> None:
 # Archives
 
 
-def test_archive_says_its_model_version_and_workers(tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "noop.mar", version="2.0", config="minWorkers: 3\n")
+def test_archive_says_its_model_version_workers_and_batch_size(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "noop.mar", version="2.0", config="minWorkers: 3\nbatchSize: 16\n")
 
-    assert Archive.open(path) == Archive("noop.mar", "noop", "2.0", 3)
+    assert Archive.open(path) == Archive("noop.mar", "noop", "2.0", 3, 16)
 
 
-@pytest.mark.parametrize("config", [None, "", "batchSize: 2\n"])
-def test_archive_need_not_say_its_workers(tmp_path: Path, config: str | None) -> None:
+@pytest.mark.parametrize("config", [None, "", "maxBatchDelay: 2\n"])
+def test_archive_need_not_say_its_workers_or_batch_size(tmp_path: Path, config: str | None) -> None:
     assert Archive.open(write_archive(tmp_path / "noop.mar", config=config)) == NOOP
 
 
@@ -188,6 +196,13 @@ def test_all_stands_for_every_archive(tmp_path: Path) -> None:
         write_archive(tmp_path / name)
 
     assert [archive.file for archive in find_archives(ServerConfig(tmp_path))] == ["a.mar", "b.mar"]
+
+
+def test_archive_that_a_roll_out_has_put_aside_is_not_served(tmp_path: Path) -> None:
+    for name in ("a.mar", ".a-2.0.mar"):
+        write_archive(tmp_path / name)
+
+    assert [archive.file for archive in find_archives(ServerConfig(tmp_path))] == ["a.mar"]
 
 
 @pytest.mark.parametrize("spelling", [lambda _: "a", lambda _: "a.mar", lambda store: str(store / "a.mar")])
@@ -294,10 +309,10 @@ def config_on(ports: list[int], host: str = "127.0.0.1") -> ServerConfig:
 def test_free_ports_pass(free_ports: Ports) -> None:
     config = config_on(free_ports(5))
 
-    refuse_taken_ports(config)
+    refuse_taken_ports(config.listeners)
 
     with socket.create_server(config.listeners["metrics"]), pytest.raises(ServerError):
-        refuse_taken_ports(config)
+        refuse_taken_ports(config.listeners)
 
 
 def test_taken_port_names_the_process_that_has_it(free_ports: Ports) -> None:
@@ -309,7 +324,7 @@ def test_taken_port_names_the_process_that_has_it(free_ports: Ports) -> None:
         )
 
         with pytest.raises(ServerError, match=expected):
-            refuse_taken_ports(config_on([*free_ports(2), port, *free_ports(2)]))
+            refuse_taken_ports(config_on([*free_ports(2), port, *free_ports(2)]).listeners)
 
 
 def test_port_for_two_purposes_is_refused(free_ports: Ports) -> None:
@@ -317,7 +332,7 @@ def test_port_for_two_purposes_is_refused(free_ports: Ports) -> None:
     expected = f"port {one} is given for both inference and grpc_inference; expected one for each"
 
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        refuse_taken_ports(config_on([one, two, three, one, four]))
+        refuse_taken_ports(config_on([one, two, three, one, four]).listeners)
 
 
 def test_host_of_another_machine_is_refused(free_ports: Ports) -> None:
@@ -325,4 +340,4 @@ def test_host_of_another_machine_is_refused(free_ports: Ports) -> None:
     expected = f"port {ports[0]} (inference) on 192.0.2.1: Cannot assign requested address; choose another host or port"
 
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        refuse_taken_ports(config_on(ports, host="192.0.2.1"))
+        refuse_taken_ports(config_on(ports, host="192.0.2.1").listeners)

@@ -41,7 +41,8 @@ class Stack:
         batch_size: requests that a worker takes at once, at most.
         max_batch_delay_s: how long a worker waits for more than the first.
         queue_limit: requests that wait; one more is refused.
-        overhead_s: added to each latency: network, balancer, server.
+        overhead_s: added to each latency, while no worker is busy with it: network, balancer, server.
+        handover_s: of a worker for each batch, beside its service: to be handed requests, and to hand over answers.
         start_s: the shortest and the longest time that a worker takes to start; every time between is as likely.
         poll_s: between two questions to the rule.
 
@@ -54,6 +55,7 @@ class Stack:
     max_batch_delay_s: float = 0.001
     queue_limit: int = 100
     overhead_s: float = 0.003
+    handover_s: float = 0.0
     start_s: tuple[float, float] = (3.5, 6.0)
     poll_s: float = 0.5
 
@@ -61,7 +63,7 @@ class Stack:
         for name in ("batch_size", "queue_limit"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("max_batch_delay_s", "overhead_s"):
+        for name in ("max_batch_delay_s", "overhead_s", "handover_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name):g}; expected 0 or more")
         if not 0 < self.poll_s < float("inf"):
@@ -70,6 +72,10 @@ class Stack:
             raise InputError(
                 f"start_s is {self.start_s[0]:g} to {self.start_s[1]:g}; expected the shortest time, then the longest"
             )
+
+    def seconds(self, tokens: Sequence[int], random: Random) -> float:
+        """How long a worker is busy with requests of these lengths."""
+        return self.handover_s + self.service.draw(tokens, random)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class _Run:
         self._memory = Memory()
         self._worker_seconds, self._counted_until_s = 0.0, 0.0
         self._changes: list[tuple[float, int]] = []
-        self._service = _RecentService(stack.service.draw(self._tokens[:1], random))
+        self._service = _RecentService(stack.seconds(self._tokens[:1], random))
 
     def outcome(self) -> Outcome:
         """Run until all requests are answered or refused."""
@@ -238,7 +244,7 @@ class _Run:
         self._collector, self._batch = None, []
         worker.busy = True
         self._in_flight += len(batch)
-        seconds = self._stack.service.draw([self._tokens[request] for request in batch], self._random)
+        seconds = self._stack.seconds([self._tokens[request] for request in batch], self._random)
         self._at(seconds, partial(self._finish, worker, batch, seconds))
         self._look_for_work()
 

@@ -2,11 +2,14 @@
 
     export     a run becomes a bundle
     archive    a bundle becomes a .mar
-    serve      answers over REST and gRPC
+    serve      answers over REST and gRPC, by one server or several behind a balancer
+    rollout    a new version takes over on running servers, or not at all
     predict    answers for texts, or for a file of rows
     evaluate   how good a bundle is on rows with labels
     profile    how long a worker takes for a bundle's batches
     plan       how many workers a load needs, by simulation
+    autoscale  keeps the workers of running servers at what their load needs
+    load_test  makes a load, checks the answers, says whether a latency goal is met
 
 `suffuse fit` is Lightning's command line, in `training.fit`.
 """

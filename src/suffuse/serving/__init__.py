@@ -8,8 +8,10 @@
     archive      a bundle packed as a .mar
     server       start TorchServe, watch it, stop it
     settings     what a server serves and where; config.properties
+    state        a server's private folder: locked, and cleared of what an earlier one left behind
     process      Java as a child that cannot be orphaned
     run          `suffuse serve`
 
-Nothing is imported here: archive, server, settings, process and run need the extra ``serve``, and a client does not.
+Nothing is imported here: archive, server, settings, state, process and run need the extra ``serve``, and a client does
+not.
 """

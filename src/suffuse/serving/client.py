@@ -46,12 +46,13 @@ class Client:
         url: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, host and port.
         token: the inference key.
         key_file: the server's key_file.json, instead of `token`; it is read again when a key is refused.
+        ca_file: PEM file of the authority that signed the server's certificate, for one that the system does not know.
         timeout_s: time limit of one call, its retries included, in seconds.
         retries: how often a call is tried again after a broken connection or a refusal for lack of room.
         transport: stands in for the one that `url` names, in tests.
 
     Raises:
-        InputError: `url` is none of these.
+        InputError: `url` is none of these, or `ca_file` holds no certificate.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class Client:
         *,
         token: str | None = None,
         key_file: Path | str | None = None,
+        ca_file: Path | str | None = None,
         timeout_s: float = 30.0,
         retries: int = 5,
         transport: Transport | None = None,
     ) -> None:
-        self._transport = transport or transport_for(url)
+        self._transport = transport or transport_for(url, None if ca_file is None else Path(ca_file))
         self._key = Key("inference", token=token, key_file=key_file)
         self._timeout_s = timeout_s
         # A prediction changes nothing on the server, so one that may have been computed already can be asked for again.

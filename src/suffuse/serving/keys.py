@@ -16,7 +16,8 @@ class Key:
     Args:
         api: the name in the key file, ``inference`` or ``management``.
         token: the key itself; it wins over `key_file`.
-        key_file: the server's key_file.json. Without either, requests go out without a key.
+        key_file: the server's key_file.json, or a file with the key alone, such as a stack's ``token`` or a secret that
+            is mounted. Without either, requests go out without a key.
     """
 
     def __init__(self, api: str, *, token: str | None = None, key_file: Path | str | None = None) -> None:
@@ -56,11 +57,12 @@ class Key:
         if self._key_file is not None:
             return f"the {self._api} key in {self._key_file} is another server's or out of date"
         had = "no key" if self._token is None else "a wrong or outdated key"
-        return f"got {had}; expected the {self._api} key: pass key_file=, the server's key_file.json"
+        return f"got {had}; expected the {self._api} key: pass key_file=, a server's key_file.json or a stack's token"
 
     def _read(self, path: Path) -> str:
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))[self._api]["key"])
+            text = path.read_text(encoding="utf-8").strip()
+            return str(json.loads(text)[self._api]["key"]) if text[:1] in {"", "{"} else text
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AuthorizationError(
                 f"{path}: no {self._api} key can be read ({type(error).__name__}); `suffuse serve` writes this file "

@@ -1,5 +1,6 @@
 """TorchServe's management API with types: which models there are, how workers and queues stand, and changing both."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from suffuse.errors import AnswerError, ConnectError, DeadlineError
+from suffuse.errors import AnswerError, ConnectError, DeadlineError, brief
 from suffuse.serving.keys import Key
 from suffuse.serving.replies import http_refusal
 
@@ -97,14 +98,20 @@ class Management:
         start: str | None = "0"
         while start is not None:
             page = self._ask("GET", "/models", {"limit": "100", "next_page_token": start})
-            names.extend(model["modelName"] for model in page.get("models", ()))
-            start = page.get("nextPageToken")
+            try:
+                names.extend(str(model["modelName"]) for model in page.get("models", ()))
+                start = page.get("nextPageToken")
+            except (KeyError, TypeError, AttributeError) as error:
+                raise _no_list(f"{self._url}/models", page) from error
         return tuple(names)
 
     def describe(self, model: str, version: str | None = None) -> ModelState:
         """How a model stands; its default version unless another is named."""
-        content = self._ask("GET", _path(model, version))
-        return _model_state(content[0])
+        return self._states(_path(model, version))[0]
+
+    def versions(self, model: str) -> tuple[ModelState, ...]:
+        """How every registered version of a model stands."""
+        return self._states(_path(model, "all"))
 
     def scale(self, model: str, workers: int, version: str | None = None) -> None:
         """Ask for a number of workers and return at once; `wait_ready` waits for them.
@@ -116,13 +123,18 @@ class Management:
         bounds = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "false"}
         self._ask("PUT", _path(model, version), bounds)
 
-    def register(self, archive: str) -> None:
-        """Load an archive from the model store and start the workers that its model-config.yaml asks for.
+    def register(self, archive: str, *, initial_workers: int | None = None) -> None:
+        """Load an archive from the model store and start its workers, without waiting for them: see `wait_ready`.
 
         Args:
             archive: a file name in the server's model store. Other places need an entry in allowed_urls.
+            initial_workers: how many; None is what its model-config.yaml asks for, which also wins over a number here:
+                `scale` afterwards sets it for certain.
         """
-        self._ask("POST", "/models", {"url": archive, "synchronous": "false"})
+        query = {"url": archive, "synchronous": "false"}
+        if initial_workers is not None:
+            query["initial_workers"] = str(initial_workers)
+        self._ask("POST", "/models", query)
 
     def set_default(self, model: str, version: str) -> None:
         """Have requests that name no version answered by this one."""
@@ -168,6 +180,16 @@ class Management:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _states(self, path: str) -> tuple[ModelState, ...]:
+        content = self._ask("GET", path)
+        try:
+            states = tuple(_model_state(part) for part in content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _no_description(f"{self._url}{path}", content) from error
+        if not states:
+            raise _no_description(f"{self._url}{path}", content)
+        return states
+
     def _ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - parsed JSON
         return self._key.try_with(lambda headers: self._ask_once(method, path, query, headers))
 
@@ -194,18 +216,33 @@ def _path(model: str, version: str | None) -> str:
     return path if version is None else f"{path}/{quote(version, safe='')}"
 
 
+def _no_list(place: str, content: object) -> AnswerError:
+    return AnswerError(
+        f"{place}: got {brief(json.dumps(content))}; expected a list of models: is this TorchServe's management port?",
+        code="not_models",
+        status=200,
+    )
+
+
+def _no_description(place: str, content: object) -> AnswerError:
+    return AnswerError(
+        f"{place}: got {brief(json.dumps(content))}; expected the description of a model: is this TorchServe's "
+        "management port?",
+        code="not_a_model",
+        status=200,
+    )
+
+
 def _model_state(content: Mapping[str, Any]) -> ModelState:
     queue = content.get("jobQueueStatus", {})
     return ModelState(
-        name=content["modelName"],
-        version=content["modelVersion"],
-        min_workers=content["minWorkers"],
-        max_workers=content["maxWorkers"],
-        batch_size=content["batchSize"],
-        max_batch_delay_ms=content["maxBatchDelay"],
-        workers=tuple(
-            Worker(id=str(w["id"]), pid=max(0, int(w.get("pid", 0))), status=w["status"]) for w in content["workers"]
-        ),
-        pending=queue.get("pendingRequests", 0),
-        remaining=queue.get("remainingCapacity", 0),
+        name=str(content["modelName"]),
+        version=str(content["modelVersion"]),
+        min_workers=int(content["minWorkers"]),
+        max_workers=int(content["maxWorkers"]),
+        batch_size=int(content["batchSize"]),
+        max_batch_delay_ms=int(content["maxBatchDelay"]),
+        workers=tuple(Worker(str(w["id"]), max(0, int(w.get("pid", 0))), str(w["status"])) for w in content["workers"]),
+        pending=int(queue.get("pendingRequests", 0)),
+        remaining=int(queue.get("remainingCapacity", 0)),
     )

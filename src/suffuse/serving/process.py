@@ -22,9 +22,9 @@ from suffuse.errors import ServerError
 
 _MARK = "SUFFUSE_SERVE_STATE"  # an environment variable; its value is the state folder
 
-# Runs as `python -ISc` and becomes Java by exec. Not preexec_fn, which may deadlock in a process with threads, and gRPC
-# has some. Where the parent died before prctl, this process has another one by now, and there is nothing to start.
-_BECOME_JAVA = """
+# Runs as `python -ISc` and becomes the child by exec. Not preexec_fn, which may deadlock in a process with threads, and
+# gRPC has some. Where the parent died before prctl, this process has another one by now, and there is nothing to start.
+_BECOME_CHILD = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
@@ -34,29 +34,31 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class JavaProcess(threading.Thread):
-    """A running Java and the thread that started it.
+class ChildProcess(threading.Thread):
+    """A program that ends when this process does, and the thread that started it.
 
     The kernel sends the signal of PR_SET_PDEATHSIG when the *thread* that started the child ends, not its process. So
-    Java is started by a thread of its own, which then waits for it and thereby lives exactly as long.
+    the child is started by a thread of its own, which then waits for it and thereby lives exactly as long.
 
     Args:
-        command: from `torchserve_command`.
-        environment: from `torchserve_environment`.
-        state: the working folder, where TorchServe writes key_file.json; what Java prints goes to java.log there.
+        command: program and arguments.
+        environment: all of its environment.
+        folder: its working folder.
+        log: the file that takes what it prints, in `folder` unless the path is absolute; it starts anew each time.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], state: Path) -> None:
-        super().__init__(name="suffuse-java", daemon=True)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: str) -> None:
+        super().__init__(name=f"suffuse {log}", daemon=True)
         self._command = command
         self._environment = environment
-        self._state = state
+        self._folder = folder
+        self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._failure: OSError | None = None
         self._attempted = threading.Event()
 
     def launch(self) -> None:
-        """Start Java.
+        """Start it.
 
         Raises:
             ServerError: it cannot be started.
@@ -67,18 +69,18 @@ class JavaProcess(threading.Thread):
             raise ServerError(f"{self._command[0]}: cannot be started: {self._failure}")
 
     def run(self) -> None:
-        """Start Java and wait for its end; for `launch`."""
-        shim = (sys.executable, "-ISc", _BECOME_JAVA, str(os.getpid()))
+        """Start it and wait for its end; for `launch`."""
+        shim = (sys.executable, "-ISc", _BECOME_CHILD, str(os.getpid()))
         try:
-            with (self._state / "java.log").open("wb") as log:
+            with (self._folder / self._log).open("wb") as log:
                 self._process = subprocess.Popen(  # noqa: S603 - the command is ours
                     (*shim, *self._command),
-                    cwd=self._state,
+                    cwd=self._folder,
                     env=dict(self._environment),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C in the terminal is for us; we then stop Java in good order
+                    start_new_session=True,  # Ctrl-C in the terminal is for us; we then stop it in good order
                 )
         except OSError as error:
             self._failure = error
@@ -89,19 +91,24 @@ class JavaProcess(threading.Thread):
 
     @property
     def pid(self) -> int:
-        """Java's process id; 0 before `launch`."""
+        """Its process id; 0 before `launch`."""
         return 0 if self._process is None else self._process.pid
 
     @property
     def exit_status(self) -> int | None:
-        """None while Java runs; negative is the signal that ended it."""
+        """None while it runs; negative is the signal that ended it."""
         return None if self._process is None or self.is_alive() else self._process.returncode
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process is not None and self.is_alive():
+            self._process.send_signal(number)
+
     def end(self, grace_s: float) -> None:
-        """SIGTERM, at which TorchServe ends its workers; SIGKILL after `grace_s` seconds. Returns when Java is gone."""
-        for sign, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
+        """SIGTERM, and SIGKILL after `grace_s` seconds. Returns when it is gone."""
+        for number, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
             if self._process is not None and self.is_alive():
-                self._process.send_signal(sign)
+                self.send(number)
                 self.join(limit_s)
 
 
@@ -114,12 +121,14 @@ def torchserve_command(vmargs: Sequence[str], properties: Path, scratch: Path) -
         scratch: folder for the workers' sockets and for unpacked archives.
 
     Raises:
-        ServerError: TorchServe or Java is not installed.
+        ServerError: TorchServe, Java or what they need is not installed.
     """
     torchserve = importlib.util.find_spec("ts")  # finds without importing, because it imports torch
     if torchserve is None or not torchserve.submodule_search_locations:
         raise ServerError("TorchServe is not installed: `pip install 'suffuse[serve]'`")
     package = Path(torchserve.submodule_search_locations[0])
+    if shutil.which("kill") is None:
+        raise ServerError("no program `kill` on PATH, by which TorchServe ends workers: install the package procps")
     logging_config = Path(__file__).with_name("log4j2.xml").absolute().as_uri()
     return [
         str(_find_java()),

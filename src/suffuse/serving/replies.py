@@ -49,6 +49,7 @@ _BY_CODE: dict[str, _Refusal] = {
     "DEADLINE_EXCEEDED": DeadlineError,
     "UNAUTHENTICATED": AuthorizationError,
     "PERMISSION_DENIED": AuthorizationError,
+    "NOT_FOUND": UnknownModelError,
     "RESOURCE_EXHAUSTED": OverloadError,
 }
 

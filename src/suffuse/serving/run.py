@@ -3,28 +3,35 @@
 import logging
 import shlex
 import sys
+from contextlib import nullcontext
 
-from suffuse.serving.server import Server, run_until_signal
+from suffuse.serving.server import Beside, Server, run_until_signal
 from suffuse.serving.settings import ServerConfig
 
 _KEY_OF = 'import json, sys; print(json.load(open(sys.argv[1]))["inference"]["key"])'
 
 
-def serve(config: ServerConfig) -> None:
+def serve(config: ServerConfig, beside: Beside = nullcontext) -> None:
     """Serve until SIGINT or SIGTERM comes; to be called in the main thread.
 
     Logs go to stderr. When all models are ready, addresses, models and an example go to stdout.
 
     Args:
         config: what to serve and where.
+        beside: what runs as long as the server is ready, such as an autoscaler.
 
     Raises:
         ServerError: TorchServe does not start, a model does not load, or TorchServe ended by itself.
         BundleError: an archive is missing or unreadable.
     """
+    log_to_stderr()
+    run_until_signal(config, _announce, beside)
+
+
+def log_to_stderr() -> None:
+    """Have what is logged from now on go to stderr, one line each."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every poll for readiness
-    run_until_signal(config, _announce)
 
 
 def _announce(server: Server) -> None:

@@ -5,7 +5,6 @@ kill -9; and the next start with the same state folder, which names and ends the
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -17,16 +16,15 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from suffuse.errors import AuthorizationError, ConnectError, DeadlineError, ServerError, UnknownModelError
 from suffuse.machine import available_cores
 from suffuse.serving.management import Management
 from suffuse.serving.process import (
-    JavaProcess,
+    ChildProcess,
     end_marked_processes,
     loading_or_ready_workers,
-    marked_processes,
     torchserve_command,
     torchserve_environment,
 )
@@ -39,13 +37,13 @@ from suffuse.serving.settings import (
     read_properties,
     refuse_taken_ports,
 )
+from suffuse.serving.state import StateFolder
 
-__all__ = ["Server", "ServerConfig", "run_until_signal"]
+__all__ = ["Beside", "Server", "ServerConfig", "on_signals", "run_until_signal"]
 
 _LOG = logging.getLogger(__name__)
 _STOP_LIMIT_S = 20.0  # Java ends in 1 to 3 s; it waits for running gRPC calls
 _POLL_S = 0.25
-_LOCK_FILE = "lock"
 _SOCKET_NAME = "tmp/.ts.sock.99999"  # in the state folder; TorchServe's numbers start at 9000
 _SOCKET_PATH_LIMIT = 107  # bytes, of Linux
 _TAIL_LINES = 12
@@ -66,30 +64,30 @@ class Server:
         self.archives: tuple[Archive, ...] = ()
         self.ready = False
         self._record = self.state / "server.json"
+        self._folder = StateFolder(self.state, self._record.name)
         self._stopping = threading.Event()
-        self._java: JavaProcess | None = None
-        self._lock: IO[str] | None = None
+        self._java: ChildProcess | None = None
         self._log_starts: dict[str, int] = {}
 
     @property
     def url(self) -> str:
         """Address for `Client` over REST."""
-        return f"http://{_reachable(self.config.host)}:{self.config.inference_port}"
+        return f"http://{reachable(self.config.host)}:{self.config.inference_port}"
 
     @property
     def grpc_url(self) -> str:
         """Address for `Client` over gRPC."""
-        return f"grpc://{_reachable(self.config.host)}:{self.config.grpc_inference_port}"
+        return f"grpc://{reachable(self.config.host)}:{self.config.grpc_inference_port}"
 
     @property
     def management_url(self) -> str:
         """Address for `Management`."""
-        return f"http://{_reachable(self.config.management_host)}:{self.config.management_port}"
+        return f"http://{reachable(self.config.management_host)}:{self.config.management_port}"
 
     @property
     def metrics_url(self) -> str:
         """Address for Prometheus."""
-        return f"http://{_reachable(self.config.host)}:{self.config.metrics_port}/metrics"
+        return f"http://{reachable(self.config.host)}:{self.config.metrics_port}/metrics"
 
     def start(self) -> None:
         """Start TorchServe; return when every model's workers are ready, or when a stop was requested.
@@ -100,11 +98,12 @@ class Server:
         """
         self.archives = find_archives(self.config)
         properties = read_properties(self.config.config)
-        self.needs_key = properties.get("disable_token_authorization", "").lower() != "true"
+        off = properties.get("disable_token_authorization", "").lower() == "true"
+        self.needs_key = self.config.authorization and not off
         planned = _plan(self.config, self.archives, default=default_workers(properties))
         try:
             self._own_state()
-            refuse_taken_ports(self.config)
+            refuse_taken_ports(self.config.listeners)
             self._launch(properties, workers=sum(planned.values()))
             self._bring_up(planned)
         except BaseException:
@@ -129,13 +128,12 @@ class Server:
         """End TorchServe, its workers and what they started, and remove the keys; waiting requests are cut."""
         self._stopping.set()
         self.ready = False
-        if self._lock is None:
+        if not self._folder.owned:
             return
         if self._java is not None:
             self._java.end(_STOP_LIMIT_S)
         self._clear_state()
-        self._lock.close()
-        self._lock = None
+        self._folder.release()
 
     def __enter__(self) -> Self:
         self.start()
@@ -145,42 +143,15 @@ class Server:
         self.stop()
 
     def _own_state(self) -> None:
-        """Make the state folder ours alone, and end what an earlier run left behind."""
+        """Make the state folder ours alone, and remove what an earlier run left behind."""
         if (length := len(os.fsencode(self.state / _SOCKET_NAME))) > _SOCKET_PATH_LIMIT:
             raise ServerError(
                 f"state folder {self.state}: its path is {length - _SOCKET_PATH_LIMIT} bytes too long for the sockets "
                 "that TorchServe puts there; choose a shorter one"
             )
-        try:
-            self.state.mkdir(parents=True, exist_ok=True)
-            self._refuse_foreign_state()
-            self.state.chmod(0o700)
-            lock = (self.state / _LOCK_FILE).open("a")
-        except OSError as error:
-            raise ServerError(f"state folder {self.state}: cannot be made and kept private: {error}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when this process ends
-        except BlockingIOError:
-            lock.close()
-            raise ServerError(
-                f"state folder {self.state}: in use by {self._owner()}; stop that one, or choose another state folder "
-                "and other ports"
-            ) from None
-        self._lock = lock
-        if leftovers := marked_processes(self.state):
-            names = ", ".join(f"{process.pid} ({process.name()})" for process in leftovers)
-            _LOG.warning("left behind by an earlier `suffuse serve`, ended now: %s", names)
+        self._folder.own()
         self._clear_state()
         (self.state / "tmp").mkdir()
-
-    def _refuse_foreign_state(self) -> None:
-        """Files in it would be removed, and a folder such as /tmp be closed to all others."""
-        files = sorted(path.name for path in self.state.iterdir())
-        if files and _LOCK_FILE not in files:
-            raise ServerError(
-                f"state folder {self.state}: holds other files ({', '.join(files[:3])}); expected a folder that is "
-                "empty, new, or an earlier server's"
-            )
 
     def _clear_state(self) -> None:
         """End the state folder's processes and remove all but logs and settings from it."""
@@ -188,11 +159,6 @@ class Server:
         self.key_file.unlink(missing_ok=True)
         self._record.unlink(missing_ok=True)
         shutil.rmtree(self.state / "tmp", ignore_errors=True)
-
-    def _owner(self) -> str:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return f"the `suffuse serve` with process id {json.loads(self._record.read_text())['owner']}"
-        return "another `suffuse serve`"
 
     def _launch(self, properties: Mapping[str, str], workers: int) -> None:
         settings = self.state / "config.properties"
@@ -202,10 +168,11 @@ class Server:
                 self._log_starts[name] = (self.state / name).stat().st_size
         threads = self.config.threads or max(1, available_cores() // max(1, workers))
         vmargs = shlex.split(properties.get("vmargs", ""))
-        self._java = JavaProcess(
+        self._java = ChildProcess(
             torchserve_command(vmargs, settings, self.state / "tmp"),
             torchserve_environment(self.state, threads),
             self.state,
+            "java.log",
         )
         self._java.launch()
         ports = {purpose: port for purpose, (_, port) in self.config.listeners.items()}
@@ -267,8 +234,9 @@ class Server:
         if self._java is None or self._java.exit_status is None:
             return
         status = self._java.exit_status
-        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-        raise ServerError(f"TorchServe ended {how}: {self._log_end('server.log')}")
+        if status < 0:  # its logs cannot know why
+            raise ServerError(f"TorchServe ended by {signal.Signals(-status).name} (logs: {self.state})")
+        raise ServerError(f"TorchServe ended with exit status {status}: {self._log_end('server.log')}")
 
     def _log_end(self, name: str) -> str:
         """The last line of this run's log, which is a traceback's message, then where the log is and how it ends."""
@@ -285,26 +253,35 @@ class Server:
         return "\n".join([f"{last} (log: {path})", *lines[-_TAIL_LINES:]])
 
 
-def run_until_signal(config: ServerConfig, on_ready: Callable[[Server], None]) -> None:
+Beside = Callable[[Server], contextlib.AbstractContextManager[object]]
+"""What runs beside a server that is ready, and ends before it does."""
+
+
+def run_until_signal(
+    config: ServerConfig, on_ready: Callable[[Server], None], beside: Beside = contextlib.nullcontext
+) -> None:
     """Serve until SIGINT or SIGTERM comes, then stop in good order; to be called in the main thread.
 
     Args:
         config: what to serve and where.
         on_ready: called once, when all models are ready.
+        beside: what runs as long as the server is ready, such as an autoscaler.
 
     Raises:
         ServerError: as `Server.start` and `Server.wait`.
         BundleError: as `Server.start`.
     """
     server = Server(config)
-    with _signals(server.request_stop), server:
-        if server.ready:
+    with on_signals(server.request_stop), server:
+        if not server.ready:
+            return
+        with beside(server):
             on_ready(server)
-        server.wait()
+            server.wait()
 
 
 @contextlib.contextmanager
-def _signals(act: Callable[[], None]) -> Iterator[None]:
+def on_signals(act: Callable[[], None]) -> Iterator[None]:
     """Have SIGINT and SIGTERM call `act` and do no more: an exception in the midst of a stop would leave it undone."""
 
     def handle(_number: int, _frame: types.FrameType | None) -> None:
@@ -324,5 +301,6 @@ def _plan(config: ServerConfig, archives: Sequence[Archive], default: int) -> di
     return own if config.workers is None else dict.fromkeys(own, config.workers)
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
+    """An address by which a server that listens on `host` can be asked from this machine."""
     return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound

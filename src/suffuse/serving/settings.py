@@ -46,6 +46,7 @@ class ServerConfig:
         metrics_port: Prometheus.
         grpc_inference_port: gRPC.
         grpc_management_port: gRPC.
+        authorization: whether the ports ask for a key; False is for ports that nobody else reaches.
         state: a private folder for keys, logs, sockets and unpacked archives; None is .suffuse/serve-<inference_port>.
         ready_timeout_s: time limit for all workers to load their models, in seconds.
     """
@@ -62,6 +63,7 @@ class ServerConfig:
     metrics_port: int = 8082
     grpc_inference_port: int = 7070
     grpc_management_port: int = 7071
+    authorization: bool = True
     state: Path | None = None
     ready_timeout_s: float = 180.0
 
@@ -79,12 +81,16 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class Archive:
-    """A .mar file and what it says of itself; `workers` is None where it does not say how many."""
+    """A .mar file and what it says of itself; `workers` is None where it does not say how many.
+
+    `batch_size` is in rows.
+    """
 
     file: str
     model: str
     version: str
     workers: int | None
+    batch_size: int = 1
 
     @classmethod
     def open(cls, path: Path) -> "Archive":
@@ -98,9 +104,14 @@ class Archive:
                 model = json.loads(members.read("MAR-INF/MANIFEST.json"))["model"]
                 config = yaml.safe_load(members.read(model["configFile"])) if model.get("configFile") else {}
                 _check_bundle(path, members)
-            workers = (config or {}).get("minWorkers")
+            config = config or {}
+            workers = config.get("minWorkers")
             return cls(
-                path.name, model["modelName"], str(model["modelVersion"]), None if workers is None else int(workers)
+                path.name,
+                model["modelName"],
+                str(model["modelVersion"]),
+                None if workers is None else int(workers),
+                int(config.get("batchSize", 1)),
             )
         except FileNotFoundError:
             have = ", ".join(sorted(other.name for other in path.parent.glob("*.mar"))) or "none"
@@ -128,7 +139,9 @@ def find_archives(config: ServerConfig) -> tuple[Archive, ...]:
         BundleError: there are none, one is missing, unreadable or elsewhere, or two hold the same model and version.
     """
     store = config.model_store
-    paths = sorted(store.glob("*.mar")) if config.models == ("all",) else [_in_store(store, m) for m in config.models]
+    # A file whose name begins with a dot is there for a roll-out that is under way.
+    every = sorted(path for path in store.glob("*.mar") if not path.name.startswith("."))
+    paths = every if config.models == ("all",) else [_in_store(store, m) for m in config.models]
     if not paths:
         raise BundleError(
             f"{store}: got no .mar file; expected at least one: make it with `suffuse archive BUNDLE --to {store}`"
@@ -178,6 +191,8 @@ def effective_properties(config: ServerConfig, archives: Sequence[Archive], base
     allowed = "file://" + re.escape(str(store)).replace(",", ".") + "/.*"
     ours = {"model_store": str(store), "allowed_urls": allowed, "load_models": ",".join(a.file for a in archives)}
     ours[_DEFAULT_WORKERS] = str(default_workers(base))
+    if not config.authorization:
+        ours |= {"disable_token_authorization": "true"}
     for purpose, (host, port) in config.listeners.items():
         if purpose.startswith("grpc_"):
             ours |= {f"{purpose}_address": host, f"{purpose}_port": str(port)}
@@ -186,14 +201,17 @@ def effective_properties(config: ServerConfig, archives: Sequence[Archive], base
     return "".join(f"{key}={_escape(value)}\n" for key, value in {**base, **ours}.items())
 
 
-def refuse_taken_ports(config: ServerConfig) -> None:
-    """Find out now, not from Java's log, that a port cannot be had.
+def refuse_taken_ports(listeners: Mapping[str, tuple[str, int]]) -> None:
+    """Find out now, not from a log, that a port cannot be had.
+
+    Args:
+        listeners: host and port by purpose.
 
     Raises:
         ServerError: it names the port and, where they can be seen, the process that has it and whose that is.
     """
     purposes: dict[int, str] = {}
-    for purpose, (host, port) in config.listeners.items():
+    for purpose, (host, port) in listeners.items():
         if (other := purposes.setdefault(port, purpose)) != purpose:
             raise ServerError(f"port {port} is given for both {other} and {purpose}; expected one for each")
         with socket.socket() as probe:

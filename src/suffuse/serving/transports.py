@@ -1,9 +1,11 @@
 """REST and gRPC as the client uses them: bytes out, bytes in, and the same errors from both."""
 
 import ipaddress
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -76,12 +78,14 @@ class RestTransport:
     Args:
         url: ``http://`` or ``https://``.
         network: stands in for the network, in tests.
+        ca_file: PEM file of the authority that signed the server's certificate, for one that the system does not know.
     """
 
-    def __init__(self, url: str, network: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, url: str, network: httpx.BaseTransport | None = None, ca_file: Path | None = None) -> None:
         self._url = url.rstrip("/")
         self._http = httpx.Client(
             transport=network,
+            verify=True if ca_file is None else trusting(ca_file),
             trust_env=not _is_loopback(url),
             # As many as there are threads: the server's queue is the place to wait in.
             limits=httpx.Limits(max_connections=None),
@@ -129,14 +133,18 @@ class GrpcTransport:
 
     Args:
         url: ``grpc://``, or ``grpcs://`` for TLS, with a port.
+        ca_file: PEM file of the authority that signed the server's certificate, for one that the system does not know.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ca_file: Path | None = None) -> None:
         self._url = url.rstrip("/")
         parts = urlsplit(url)
         options = (
             ("grpc.max_receive_message_length", -1),  # the server limits its replies
             ("grpc.enable_http_proxy", 0 if _is_loopback(url) else 1),
+            # A connection of its own: gRPC would share one among all channels to an address, and servers limit calls
+            # that are under way on one connection.
+            ("grpc.use_local_subchannel_pool", 1),
             # A server that comes back is found at the next retry, not after gRPC's own second and more.
             ("grpc.initial_reconnect_backoff_ms", 100),
             # What gRPC gives one attempt to connect: a busy machine, or one far away, takes its time.
@@ -144,7 +152,7 @@ class GrpcTransport:
             ("grpc.max_reconnect_backoff_ms", 1000),
         )
         self._channel = (
-            grpc.secure_channel(parts.netloc, grpc.ssl_channel_credentials(), options)
+            grpc.secure_channel(parts.netloc, _credentials(ca_file), options)
             if parts.scheme == "grpcs"
             else grpc.insecure_channel(parts.netloc, options)
         )
@@ -188,7 +196,7 @@ class GrpcTransport:
             raise grpc_refusal(error.code().name, error.details() or "", place) from error
 
 
-_TRANSPORTS: dict[str, Callable[[str], Transport]] = {
+_TRANSPORTS: dict[str, Callable[..., Transport]] = {
     "http": RestTransport,
     "https": RestTransport,
     "grpc": GrpcTransport,
@@ -196,11 +204,21 @@ _TRANSPORTS: dict[str, Callable[[str], Transport]] = {
 }
 
 
-def transport_for(url: str) -> Transport:
+def transport_for(url: str, ca_file: Path | None = None) -> Transport:
     """The transport that an address asks for.
 
     Raises:
-        InputError: it asks for none of them, or has a user name or password in it.
+        InputError: it asks for none of them, or has a user name or password in it; `ca_file` cannot be used.
+    """
+    check_address(url)
+    return _TRANSPORTS[urlsplit(url).scheme](url, ca_file=ca_file)
+
+
+def check_address(url: str) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        InputError: it has none of the schemes, no host, a port that is none, or a user name in it.
     """
     try:
         parts = urlsplit(url)
@@ -214,7 +232,29 @@ def transport_for(url: str) -> Transport:
         )
     if "@" in parts.netloc:  # the address is in error messages, and they in logs
         raise InputError("the server's address has a user name in it; expected none: the key is given as token=")
-    return _TRANSPORTS[parts.scheme](url)
+
+
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """TLS for a server whose certificate was signed by this authority, and by no other.
+
+    Raises:
+        InputError: the file cannot be read or holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        reason = "it holds none" if isinstance(error, ssl.SSLError) else error.strerror
+        raise InputError(
+            f"{ca_file}: no certificate can be read ({reason}); expected a PEM file of the authority "
+            "that signed the server's certificate"
+        ) from None
+
+
+def _credentials(ca_file: Path | None) -> grpc.ChannelCredentials:
+    if ca_file is None:
+        return grpc.ssl_channel_credentials()
+    trusting(ca_file)  # gRPC would only say, at the first call, that there is no connection
+    return grpc.ssl_channel_credentials(ca_file.read_bytes())
 
 
 def _refuse_too_large(place: str, size: int) -> None:
