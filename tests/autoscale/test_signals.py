@@ -87,12 +87,12 @@ def test_balancer_tells_rate_backlog_and_requests_in_hand(
     assert reading.in_flight == 3
 
 
-def test_rate_is_the_larger_one_of_one_and_two_seconds() -> None:
+def test_sudden_rate_is_that_of_the_last_second() -> None:
     rate = Rate()
-    for now_s, count in ((0.0, 0), (0.5, 5), (1.0, 10), (1.5, 30), (2.0, 50)):
+    for now_s, count in ((0.0, 0), (0.5, 50), (1.0, 100), (1.5, 300), (2.0, 500)):
         rate.add(now_s, count)
 
-    assert rate.per_s == 40
+    assert rate.per_s == 400
 
 
 def test_rate_after_a_restart_counts_from_zero() -> None:

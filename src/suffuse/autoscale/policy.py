@@ -27,8 +27,7 @@ class Signals:
     """What is measured of one model on one server, or on several together.
 
     Args:
-        arrival_rate_per_s: requests that came, also those that were refused; the larger one of the rates of the last
-            second and the last two is a good choice, since it sees a step early.
+        arrival_rate_per_s: requests that came, also those that were refused, as `arrival_rate` has it.
         service_s: seconds of a worker for one request, at the batch sizes in use. Not a request's latency.
         backlog: requests that wait, wherever they do.
         in_flight: requests that workers have in hand.

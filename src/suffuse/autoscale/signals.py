@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from suffuse.autoscale.arrival_rate import LONG_S, arrival_rate
 from suffuse.autoscale.scrape import (
     ProxyCounters,
     ServerCounters,
@@ -25,8 +26,6 @@ from suffuse.autoscale.scrape import (
 from suffuse.errors import ClientError, InputError
 from suffuse.serving.management import Management, ModelState
 
-RATE_WINDOWS_S = (1.0, 2.0)
-"""The larger of the rates within these counts: the shorter one sees a step early, the longer one evens out chance."""
 TIMEOUT_S = 2.0
 """Of one question; a management port answers in milliseconds."""
 
@@ -263,14 +262,9 @@ class BalancerSource:
 
 
 class Rate:
-    """Events a second, out of a counter that may start anew.
+    """Events a second, as `arrival_rate` has it, out of a counter that may start anew."""
 
-    Args:
-        windows_s: the largest of the rates within these counts.
-    """
-
-    def __init__(self, windows_s: Sequence[float] = RATE_WINDOWS_S) -> None:
-        self._windows_s = windows_s
+    def __init__(self) -> None:
         self._last: float | None = None
         self._totals: deque[tuple[float, float]] = deque()
 
@@ -281,13 +275,13 @@ class Rate:
             total += count - self._last if count >= self._last else count
         self._last = count
         self._totals.append((now_s, total))
-        while len(self._totals) > 2 and self._totals[1][0] <= now_s - max(self._windows_s) + _SLACK_S:
+        while len(self._totals) > 2 and self._totals[1][0] <= now_s - LONG_S + _SLACK_S:
             self._totals.popleft()
 
     @property
     def per_s(self) -> float:
         """Events a second; 0 before the second count."""
-        return max(self._within(window_s) for window_s in self._windows_s)
+        return arrival_rate(self._within)
 
     def _within(self, window_s: float) -> float:
         if len(self._totals) < 2:

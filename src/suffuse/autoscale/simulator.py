@@ -16,11 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
+from suffuse.autoscale.arrival_rate import arrival_rate
 from suffuse.autoscale.arrivals import Arrivals, FloatArray, IntArray
 from suffuse.autoscale.policy import Memory, Rule, Signals
 from suffuse.errors import InputError
 
-RATE_WINDOWS_S = (2.0, 1.0)
 SERVICE_WINDOW_S = 30.0
 """Of what was answered within it the mean service time is taken."""
 
@@ -279,7 +279,7 @@ class _Run:
     def _poll(self) -> None:
         ready = sum(worker.ready and not worker.retiring for worker in self._workers)
         signals = Signals(
-            arrival_rate_per_s=max(self._came_within(window_s) / window_s for window_s in RATE_WINDOWS_S),
+            arrival_rate_per_s=arrival_rate(self._rate_within),
             service_s=self._service.mean_s(self._now_s),
             backlog=len(self._queue) + len(self._batch),
             in_flight=self._in_flight,
@@ -290,8 +290,9 @@ class _Run:
         self._scale(max(1, decision.workers))
         self._at(self._stack.poll_s, self._poll)
 
-    def _came_within(self, window_s: float) -> int:
-        return bisect_right(self._times_s, self._now_s) - bisect_left(self._times_s, self._now_s - window_s)
+    def _rate_within(self, window_s: float) -> float:
+        came = bisect_right(self._times_s, self._now_s) - bisect_left(self._times_s, self._now_s - window_s)
+        return came / min(window_s, self._now_s)
 
     def _scale(self, wished: int) -> None:
         staying = [worker for worker in self._workers if not worker.retiring]

@@ -41,6 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--overhead", type=float, default=3.0, help="ms of network, balancer and server for each request"
     )
+    parser.add_argument(
+        "--handover", type=float, default=4.0, help="ms of a worker for each batch beyond its profile: sockets, parsing"
+    )
     parser.add_argument("--start", type=float, nargs=2, default=[3.5, 6.0], help="least and most seconds of a start")
     parser.add_argument("--seed", type=int, default=0, help="the same gives the same")
     parser.add_argument("--plot", type=str, default="", help="picture to write: .svg, .png or .pdf")
@@ -92,6 +95,7 @@ def _scenario(settings: Namespace) -> "Scenario":
         max_batch_delay_s=settings.max_batch_delay / 1000,
         queue_limit=settings.queue,
         overhead_s=settings.overhead / 1000,
+        handover_s=settings.handover / 1000,
         start_s=tuple(settings.start),
     )
     goal_s = settings.slo_p99 / 1000
