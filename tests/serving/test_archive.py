@@ -34,7 +34,7 @@ def test_archive_says_what_torchserve_needs_to_know(packed: Path) -> None:
         "configFile": "model-config.yaml",
     }
     assert config == {"minWorkers": 3, "maxWorkers": 3, "batchSize": 64, "maxBatchDelay": 1}
-    assert Archive.open(packed) == Archive("tiny.mar", "tiny", "2.1", 3)
+    assert Archive.open(packed) == Archive("tiny.mar", "tiny", "2.1", 3, batch_size=64)
 
 
 def test_archive_holds_the_bundle_and_the_serving_half_and_no_more(packed: Path, tiny_bundle: Path) -> None:
