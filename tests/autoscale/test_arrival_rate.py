@@ -1,3 +1,5 @@
+"""A rate must be steady under chance, and follow a step at once."""
+
 from collections.abc import Callable, Sequence
 
 import pytest

@@ -2,8 +2,8 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,6 +13,7 @@ from suffuse.autoscale.controller import PATIENCE_S, RETRY_S, Controller, Event,
 from suffuse.autoscale.meter import GivenTime, MeasuredTime, Meter
 from suffuse.autoscale.policy import Decision, Memory, Policy, Signals
 from suffuse.autoscale.signals import Endpoint, Probe, ServerView, TorchServeSource
+from suffuse.errors import ServerError
 
 OTHER = "http://b:8081"
 METRICS = {SERVER: "http://a:8082/metrics", OTHER: "http://b:8082/metrics"}
@@ -30,15 +31,32 @@ class Wish:
         return Decision(self.workers, "wish"), memory
 
 
+class NeverEmpty(AbstractContextManager[None]):
+    """What empties a server, and cannot."""
+
+    def __enter__(self) -> None:
+        raise ServerError("no other instance is up")
+
+    def __exit__(self, *_: object) -> None:
+        """Not reached."""
+
+
 class Loop:
     """A controller of fake servers, stepped by hand every half second."""
 
-    def __init__(self, probes: list[Probe], rule: Policy | Wish, meter: Meter, quiet_wait_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        probes: list[Probe],
+        rule: Policy | Wish,
+        meter: Meter,
+        quiet_wait_s: float = 0.0,
+        emptied: Callable[[str], AbstractContextManager[None]] | None = None,
+    ) -> None:
         self.rule = rule
         self.now_s = 100.0
         scalers = {probe.endpoint.url: probe for probe in probes}
         source = TorchServeSource(probes)
-        self.controller = Controller("m", source, meter, rule, scalers, quiet_wait_s=quiet_wait_s)
+        self.controller = Controller("m", source, meter, rule, scalers, quiet_wait_s=quiet_wait_s, emptied=emptied)
 
     def step(self, seconds: float = 0.5) -> Event:
         event = self.controller.step(self.now_s)
@@ -267,6 +285,35 @@ def test_worker_goes_after_a_while_even_if_requests_never_pause(probes: list[Pro
 
     assert within_the_wait == []
     assert server.scaled == [1]
+
+
+def test_server_is_emptied_to_lose_workers_and_not_to_get_some(probes: list[Probe], server: FakeServer) -> None:
+    emptied = []
+
+    @contextmanager
+    def empty(url: str) -> Iterator[None]:
+        scaled = list(server.scaled)
+        yield
+        emptied.append((url, scaled, list(server.scaled)))
+
+    loop = Loop(probes[:1], Wish(3), GivenTime(0.04), emptied=empty)
+    loop.step()
+    server.ready = 3
+    wish(loop, 1)
+
+    loop.step()
+
+    assert emptied == [(SERVER, [3], [3, 1])]
+
+
+def test_server_that_cannot_be_emptied_keeps_its_workers_and_is_named(probes: list[Probe], server: FakeServer) -> None:
+    server.ready = server.asked = 2
+    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), emptied=lambda _: NeverEmpty())
+
+    event = loop.step()
+
+    assert event.errors == {SERVER: "no other instance is up"}
+    assert server.scaled == []
 
 
 def test_server_that_refuses_is_named_and_asked_again_later(one: Loop, server: FakeServer) -> None:

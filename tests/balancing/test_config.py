@@ -60,7 +60,8 @@ def test_instance_is_reached_by_an_inner_hop_that_makes_a_dead_worker_repeatable
 def test_host_that_has_a_name_is_looked_up_again_and_need_not_be_known_at_the_start() -> None:
     text = render(config(instances=(A, B)))
 
-    assert "server inference ts-b:4 resolvers names resolve-opts allow-dup-ip init-addr libc,none" in section(text, "listen in_rest_b ")
+    line = "server inference ts-b:4 resolvers names resolve-opts allow-dup-ip init-addr libc,none"
+    assert line in section(text, "listen in_rest_b ")
     assert "parse-resolv-conf" in section(text, "resolvers names")
     assert "resolvers" not in render(config())
 

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from suffuse.balancing.admin import AdminSocket
-from suffuse.balancing.drain import Drain
+from suffuse.balancing.drain import Drain, emptied
+from suffuse.balancing.record import InstanceRecord, StackRecord
 from suffuse.errors import ServerError
 from suffuse.serving.management import Management
 
@@ -112,3 +113,37 @@ def test_instance_is_up_when_both_backends_say_so(drain: Drain, admin: FakeAdmin
 
     with pytest.raises(ServerError, match=r"^instance i1 is not up in the balancer after 0 s$"):
         drain.await_up(0.0)
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch, admin: FakeAdmin) -> StackRecord:
+    monkeypatch.setattr("suffuse.balancing.drain.AdminSocket", lambda _: admin)
+    monkeypatch.setattr("suffuse.balancing.drain._POLL_S", 0.0)
+    instances = (InstanceRecord("i0", "", "", "http://127.0.0.1:2", None), InstanceRecord("i1", "", "", URL, None))
+    return StackRecord("", "", None, None, instances, Path("none"), "", Path("none"), ("m",), 1, 2)
+
+
+def test_instance_loses_workers_while_it_is_drained(record: StackRecord, admin: FakeAdmin, pending: list[int]) -> None:
+    admin.sessions = 2
+    pending += [1, 0, 0]
+
+    with emptied(record, URL):
+        meanwhile = (list(admin.commands), admin.sessions, list(pending))
+
+    drained, ready = (
+        [f"set server {backend}_m/i1 state {state}" for backend in ("rest", "grpc")] for state in ("drain", "ready")
+    )
+    assert meanwhile == (drained, 0, [0])
+    assert admin.commands == [*drained, *ready]
+
+
+def test_instance_that_cannot_be_emptied_is_put_back(
+    record: StackRecord, admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, pending: list[int]
+) -> None:
+    monkeypatch.setattr("suffuse.balancing.drain._EMPTY_LIMIT_S", 0.0)
+    admin.sessions = 1000
+    refused = pytest.raises(ServerError, match=r"^instance i1 still has \d+ requests after 0 s of draining$")
+
+    with refused, emptied(record, URL):
+        pytest.fail("it was taken for empty")
+    assert admin.commands[-1] == "set server grpc_m/i1 state ready"

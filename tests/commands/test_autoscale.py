@@ -56,6 +56,10 @@ def asked(url: str, *arguments: str) -> tuple[str, ...]:
             "got both --service-time and --profile; expected one of them, or neither",
         ),
         (("--server", "b:9"), "got the URL 'b:9'; expected one such as http://127.0.0.1:8081, with a port"),
+        (
+            ("--stack", "s"),
+            "autoscale takes either --server, once or more, or --stack with its state folder",
+        ),
         (("--balancer", "h"), "got the URL 'h'; expected one such as http://127.0.0.1:8081, with a port"),
     ],
 )
@@ -136,3 +140,10 @@ def test_every_option_that_may_come_again_is_kept() -> None:
 
     assert settings.server == ["http://127.0.0.1:9", "b"]
     assert settings.key_file == ["k", "l"]
+
+
+def test_stack_that_does_not_run_is_refused(tmp_path: Path) -> None:
+    message = f"{tmp_path}/stack.json: got no record of a running stack (FileNotFoundError: "
+
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        run("--stack", str(tmp_path), "--workers", "1:4", "--slo-p99", "500")

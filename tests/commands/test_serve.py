@@ -116,9 +116,8 @@ def test_autoscaler_runs_beside_a_stack(served: list[Any], monkeypatch: pytest.M
 
     beside(monkeypatch, options, "suffuse.balancing.run.serve_stack", stack)
 
-    servers = ["http://127.0.0.1:201", "http://127.0.0.1:211"]
-    balancer = {"balancer": "http://127.0.0.1:8082/metrics"}
-    assert FakeAutoscaler.made == [(servers, [], (2, 4), 100.0, tmp_path / "autoscale.jsonl", balancer)]
+    options = {"options": ("--stack", str(tmp_path))}
+    assert FakeAutoscaler.made == [([], [], (2, 4), 100.0, tmp_path / "autoscale.jsonl", options)]
 
 
 def test_scaling_several_models_is_refused(

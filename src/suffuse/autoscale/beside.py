@@ -23,7 +23,7 @@ class AutoscalerProcess:
     besides its decisions, such as why it ended, is in a file beside them: LOG with ``.err`` after its name.
 
     Args:
-        servers: management URLs.
+        servers: management URLs; none where `options` name a stack.
         key_files: one a server, or none.
         bounds: fewest and most workers, of all servers together.
         slo_p99_ms: the goal on the 99th percentile of latency, in milliseconds.

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import nan
@@ -16,7 +17,7 @@ from typing import Protocol
 from suffuse.autoscale.meter import Meter
 from suffuse.autoscale.policy import Memory, Rule, Signals
 from suffuse.autoscale.signals import Reading, ServerView, Source
-from suffuse.errors import ClientError
+from suffuse.errors import ClientError, ServerError
 
 POLL_S = 0.5
 PATIENCE_S = 2.0
@@ -97,7 +98,9 @@ class Controller:
         scalers: by server.
         observers: told of every decision.
         quiet_wait_s: so long a server waits for a moment without requests before it gives up workers, since TorchServe
-            fails what the worker that goes has in hand; 0 behind a balancer that asks again.
+            fails what the worker that goes has in hand, or worse.
+        emptied: a context in which a server, by its URL, has no requests, such as a drain: entered around giving up
+            workers. It may raise ServerError; then the server keeps them for now.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Controller:
         scalers: Mapping[str, Scaler],
         observers: Sequence[Callable[[Event], None]] = (),
         quiet_wait_s: float = 0.0,
+        emptied: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
         self._model = model
         self._source = source
@@ -117,6 +121,7 @@ class Controller:
         self._scalers = scalers
         self._observers = observers
         self._quiet_wait_s = quiet_wait_s
+        self._emptied = emptied
         self._memory = Memory()
         self._readable_at_s: dict[str, float] = {}
         self._refused_at_s: dict[str, float] = {}
@@ -196,7 +201,8 @@ class Controller:
                     continue
                 ready -= excess
             if not share == view.asked == view.bound:
-                errors |= self._set(view.server, share, reading.at_s)
+                context = self._emptied(view.server) if self._emptied and share < view.asked else nullcontext()
+                errors |= self._set(view.server, share, reading.at_s, context)
         return errors
 
     def _may_lower(self, view: ServerView, now_s: float) -> bool:
@@ -210,12 +216,13 @@ class Controller:
         since_s = self._to_lower_since_s.setdefault(view.server, now_s)
         return now_s - since_s >= self._quiet_wait_s or self._scalers[view.server].idle_since(view)
 
-    def _set(self, server: str, workers: int, now_s: float) -> dict[str, str]:
+    def _set(self, server: str, workers: int, now_s: float, context: AbstractContextManager[None]) -> dict[str, str]:
         if now_s - self._refused_at_s.get(server, now_s - RETRY_S) < RETRY_S:
             return {}
         try:
-            self._scalers[server].scale(workers)
-        except ClientError as error:
+            with context:
+                self._scalers[server].scale(workers)
+        except (ClientError, ServerError) as error:
             self._refused_at_s[server] = now_s
             return {server: str(error)}
         return {}

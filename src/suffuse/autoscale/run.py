@@ -19,7 +19,7 @@ from suffuse.errors import ClientError, InputError, ServerError
 from suffuse.serving.management import Management
 
 QUIET_WAIT_S = 10.0
-"""So long a server without a balancer waits for a moment without requests before it gives up workers."""
+"""So long a server that cannot be emptied waits for a moment without requests before it gives up workers."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class AutoscaleConfig:
         metrics_port: of the controller's own metrics; 0: none.
         metrics_host: address of that port.
         log: of the decisions; None: stderr.
+        emptied: as for `Controller`; None: no server can be emptied.
 
     Raises:
         InputError: the most workers are fewer than the servers, or the balancer is no URL.
@@ -48,6 +49,7 @@ class AutoscaleConfig:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     log: Path | None = None
+    emptied: Callable[[str], contextlib.AbstractContextManager[None]] | None = None
 
     def __post_init__(self) -> None:
         if self.balancer is not None:
@@ -94,7 +96,8 @@ def autoscale(config: AutoscaleConfig) -> None:
             policy,
             {probe.endpoint.url: probe for probe in probes},
             observers,
-            quiet_wait_s=0.0 if config.balancer else QUIET_WAIT_S,
+            quiet_wait_s=0.0 if config.emptied else QUIET_WAIT_S,
+            emptied=config.emptied,
         )
         controller.run(stop)
 

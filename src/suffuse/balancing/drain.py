@@ -1,13 +1,16 @@
 """Take one instance out of the traffic without a lost request, and put it back when the balancer calls it up."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from suffuse.balancing.admin import AdminSocket
+from suffuse.balancing.record import StackRecord
 from suffuse.errors import ClientError, ServerError
 from suffuse.serving.management import Management
 
 _POLL_S = 0.1
+_EMPTY_LIMIT_S = 5.0  # meanwhile the other instances carry the load
 
 
 class Drain:
@@ -96,6 +99,38 @@ class Drain:
             return sum(state.pending for model in self._models for state in management.versions(model))
         except ClientError:
             return 0
+
+
+@contextmanager
+def emptied(record: StackRecord, management_url: str) -> Iterator[None]:
+    """An instance without requests, in which workers may be taken away; it has none until they are gone.
+
+    TorchServe may lose what a worker that it ends has in hand. Over gRPC it may even answer it and give it to another
+    worker as well, whose own answer then ends that one's thread, and nothing tells so.
+
+    Args:
+        record: of the running stack.
+        management_url: the instance's.
+
+    Raises:
+        ServerError: no other instance is up, or its requests do not end soon.
+    """
+    instance = next(one.name for one in record.instances if one.management_url == management_url)
+    drain = Drain(AdminSocket(record.admin_socket), record.models, instance)
+    drain.begin()
+    try:
+        drain.await_idle(management_url, _EMPTY_LIMIT_S)
+        yield
+        with Management(management_url, timeout_s=2.0) as management:
+            _wait_for(lambda: not _surplus(management, record.models), _EMPTY_LIMIT_S)
+    finally:
+        drain.end()
+
+
+def _surplus(management: Management, models: Sequence[str]) -> bool:
+    """Whether there still are more workers than were asked for."""
+    states = (state for model in models for state in management.versions(model))
+    return any(len(state.workers) > state.min_workers for state in states)
 
 
 def _wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:

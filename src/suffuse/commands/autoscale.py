@@ -1,5 +1,6 @@
 """`suffuse autoscale`: keeps a model's workers at what its load needs."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ from jsonargparse import ArgumentParser, Namespace
 from suffuse.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from suffuse.autoscale.meter import Meter
     from suffuse.autoscale.policy import Policy
 
@@ -16,7 +20,10 @@ SUMMARY = "keep the workers of running servers at what their load needs, until i
 
 def add_arguments(parser: ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--server", type=str, action="append", required=True, help="management URL; again for others")
+    parser.add_argument(
+        "--server", type=str, action="append", default=[], help="management URL; again for further servers"
+    )
+    parser.add_argument("--stack", type=str, default="", help="instead: state folder of serve --instances")
     parser.add_argument(
         "--key-file", type=str, action="append", default=[], help="key_file.json, one a server, or none"
     )
@@ -45,18 +52,34 @@ def run(settings: Namespace) -> None:
     from suffuse.autoscale.run import AutoscaleConfig, autoscale
     from suffuse.autoscale.signals import endpoints
 
+    if bool(settings.server) == bool(settings.stack):
+        raise InputError("autoscale takes either --server, once or more, or --stack with its state folder")
+    servers, balancer, emptied = settings.server, settings.balancer or None, None
+    if settings.stack:
+        servers, balancer, emptied = _of_stack(Path(settings.stack))
     autoscale(
         AutoscaleConfig(
-            endpoints(settings.server, [Path(file) for file in settings.key_file], settings.server_metrics),
+            endpoints(servers, [Path(file) for file in settings.key_file], settings.server_metrics),
             _policy(settings),
             meter=_meter(settings),
             model=settings.model,
-            balancer=settings.balancer or None,
+            balancer=balancer,
             metrics_port=settings.metrics_port,
             metrics_host=settings.metrics_host,
             log=Path(settings.log) if settings.log else None,
+            emptied=emptied,
         )
     )
+
+
+def _of_stack(state: Path) -> tuple[list[str], str, "Callable[[str], AbstractContextManager[None]] | None"]:
+    """Management URLs, the balancer's metrics, and what empties an instance where there is another to take its load."""
+    from suffuse.balancing.drain import emptied
+    from suffuse.balancing.record import StackRecord
+
+    record = StackRecord.read(state)
+    servers = [instance.management_url for instance in record.instances]
+    return servers, record.metrics_url, partial(emptied, record) if len(servers) > 1 else None
 
 
 def bounds(text: str) -> tuple[int, int]:

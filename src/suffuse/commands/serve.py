@@ -130,9 +130,8 @@ def _serve_several(settings: Namespace, bounds: _Bounds | None) -> None:
 
         if bounds is None:
             return nullcontext()
-        servers = [instance.management_url for instance in stack.record.instances]
         log = stack.state / "autoscale.jsonl"
-        return AutoscalerProcess(servers, [], bounds, settings.slo_p99, log, balancer=stack.metrics_url)
+        return AutoscalerProcess([], [], bounds, settings.slo_p99, log, options=("--stack", str(stack.state)))
 
     serve_stack(config, beside)
 
