@@ -34,12 +34,16 @@ lint: .venv/dev  ## Style and types.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, about 25 minutes), then render docs/claims.md.
+bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, HAProxy, about 70 minutes), then render docs/claims.md.
 	$(BIN)/python bench/attention_cost.py
 	$(BIN)/python bench/microbatch.py
 	$(BIN)/python bench/batch_size.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/sentiment.py
+	$(BIN)/python bench/simulator.py
+	$(BIN)/python bench/autoscale.py
+	$(BIN)/python bench/faults.py
+	$(BIN)/python bench/overload.py
 	@$(MAKE) --no-print-directory claims
 
 claims: .venv/dev  ## Render docs/claims.md from bench/results.

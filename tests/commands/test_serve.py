@@ -116,8 +116,8 @@ def test_autoscaler_runs_beside_a_stack(served: list[Any], monkeypatch: pytest.M
 
     beside(monkeypatch, options, "suffuse.balancing.run.serve_stack", stack)
 
-    options = {"options": ("--stack", str(tmp_path))}
-    assert FakeAutoscaler.made == [([], [], (2, 4), 100.0, tmp_path / "autoscale.jsonl", options)]
+    given = {"options": ("--stack", str(tmp_path))}
+    assert FakeAutoscaler.made == [([], [], (2, 4), 100.0, tmp_path / "autoscale.jsonl", given)]
 
 
 def test_scaling_several_models_is_refused(
