@@ -104,6 +104,14 @@ def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def explainable_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_bundle` with explain.onnx."""
+    from suffuse.export import export
+
+    return export(tiny_run, tmp_path_factory.mktemp("bundles") / "explainable", explain=True).path
+
+
+@pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
     """So many ports that nobody listens at now."""
 

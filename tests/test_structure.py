@@ -27,6 +27,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "torch", "lightning", "transformers", "jsonargparse", "pyarrow", "filelock", "rich", "yaml", "peft"},
     ),
     "runtime": ({"bundle", "tasks", "batching", "machine", "rows", "errors"}, {"numpy", "onnxruntime", "rich"}),
+    "explain": ({"runtime", "bundle", "tasks", "errors"}, {"numpy"}),
     "export": (
         {"training", "diffusion", "runtime", "bundle", "tasks", "errors"},
         {"numpy", "torch", "onnx", "onnxruntime"},
@@ -122,7 +123,9 @@ def test_import_and_help_take_less_than_seven_tenths_of_a_second(arguments: tupl
     assert min(seconds) < 0.7
 
 
-@pytest.mark.parametrize("module", ["suffuse.runtime", "suffuse.serving.client", "suffuse.serving.server"])
+@pytest.mark.parametrize(
+    "module", ["suffuse.runtime", "suffuse.explain", "suffuse.serving.client", "suffuse.serving.server"]
+)
 def test_serving_half_loads_no_training_half(module: str) -> None:
     check = f"import sys, {module}; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
 

@@ -31,7 +31,8 @@ class Graph:
         file: its file name.
         inputs: names of its inputs, in order.
         outputs: names of its outputs, in order.
-        max_difference: bound on what it was measured to differ from torch, in logits.
+        max_difference: bound on what it was measured to differ from torch, in logits; of gradients, as a share of the
+            largest.
     """
 
     file: str

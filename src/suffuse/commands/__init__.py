@@ -6,6 +6,7 @@
     rollout    a new version takes over on running servers, or not at all
     predict    answers for texts, or for a file of rows
     evaluate   how good a bundle is on rows with labels
+    explain    how much each word spoke for an answer
     profile    how long a worker takes for a bundle's batches
     plan       how many workers a load needs, by simulation
     autoscale  keeps the workers of running servers at what their load needs

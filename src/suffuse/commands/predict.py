@@ -33,14 +33,14 @@ def run(settings: Namespace) -> None:
         summary = predict_file(predictor, settings.input, Path(settings.output) if settings.output else None)
         sys.stderr.write(summary + "\n")
         return
-    answers = predictor([_row(text) for text in settings.texts])
+    answers = predictor([row_of(text) for text in settings.texts])
     for answer in answers:
         sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
     if any("error" in answer for answer in answers):
         raise InputError("some texts could not be answered; each error stands in its line")
 
 
-def _row(text: str) -> str | dict[str, object]:
+def row_of(text: str) -> str | dict[str, object]:
     """A row that was given as a JSON object, or the text as it is."""
     if text.lstrip().startswith("{"):
         with suppress(ValueError, RecursionError):

@@ -1,6 +1,16 @@
 """From a checkpoint to a bundle: ONNX graphs, proven to compute what torch computes, tokenizer, manifest, card."""
 
-from suffuse.export.bundling import export
+from suffuse.export.bundling import export, write_bundle
+from suffuse.export.gradients import Gradients, compare_gradients, export_gradients
 from suffuse.export.graphs import MAX_DIFFERENCE, compare, export_graph
 
-__all__ = ["MAX_DIFFERENCE", "compare", "export", "export_graph"]
+__all__ = [
+    "MAX_DIFFERENCE",
+    "Gradients",
+    "compare",
+    "compare_gradients",
+    "export",
+    "export_gradients",
+    "export_graph",
+    "write_bundle",
+]

@@ -83,7 +83,7 @@ def compare(network: nn.Module, path: Path, vocabulary_size: int, max_tokens: in
     largest = 0.0
     lengths = sorted({min(length, max_tokens) for length in _LENGTHS})
     for rows, length in itertools.product(_BATCHES, lengths):
-        inputs = _random_batch(random, rows, length, vocabulary_size)
+        inputs = random_batch(random, rows, length, vocabulary_size)
         computed = session.run(None, {name: inputs[name] for name in names})[0]
         with torch.no_grad():
             expected: Tensor = network(**{name: torch.from_numpy(inputs[name]) for name in names})
@@ -106,9 +106,10 @@ def rounded_up(value: float) -> float:
     return float(f"{factor}e{power}")
 
 
-def _random_batch(
+def random_batch(
     random: np.random.Generator, rows: int, length: int, vocabulary_size: int
 ) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]:
+    """Random inputs of every kind, (rows, length) each, padded to different lengths, with both token types."""
     lengths_b = random.integers(1, length + 1, size=rows)
     lengths_b[0] = length
     positions_n = np.arange(length)
@@ -124,7 +125,7 @@ def _export(network: nn.Module, input_names: Sequence[str], max_tokens: int, pat
     length = torch.export.Dim("length", min=1, max=max_tokens)
     # A tensor each: the exporter would take one tensor for one input, whatever its names.
     example = {name: torch.ones(_EXAMPLE_SHAPE, dtype=torch.long) for name in input_names}
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             network,
             (),
@@ -138,10 +139,10 @@ def _export(network: nn.Module, input_names: Sequence[str], max_tokens: int, pat
         )
     if program is None:
         raise ExportError("torch.onnx.export returned no program; use the versions in constraints.txt")
-    path.write_bytes(_bare(program.model_proto))
+    path.write_bytes(bare(program.model_proto))
 
 
-def _bare(model: onnx.ModelProto) -> bytes:
+def bare(model: onnx.ModelProto) -> bytes:
     """The bytes of a graph without stack traces, names of source files and other notes of the exporter."""
     graph = model.graph
     nodes = (*graph.node, *(node for function in model.functions for node in function.node))
@@ -156,7 +157,7 @@ def _bare(model: onnx.ModelProto) -> bytes:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Without the exporter's remarks on its own insides."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

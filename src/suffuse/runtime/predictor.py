@@ -52,7 +52,7 @@ class Predictor:
         os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
         self.bundle = bundle
         self.task = bundle.task()
-        self._tokens = bundle.tokens()
+        self.tokens = bundle.tokens()
         self._session = Session(bundle, threads)
 
     @overload
@@ -116,19 +116,24 @@ class Predictor:
             raise DataError("no rows to measure; expected at least one")
         return {**self.task.metrics(answers, targets), "rows": len(answers)}
 
-    def _answer(self, rows: Sequence[Row]) -> list[Answer]:
-        windows = self.task.encode(rows, self._tokens) if rows else []
-        return self.task.decode(rows, windows, self._outputs(windows))
-
-    def _outputs(self, windows: Sequence[Window]) -> list[Arrays]:
+    def outputs(self, windows: Sequence[Window]) -> list[Arrays]:
+        """What the network puts out for each window, without the batch axis, in the order of the windows."""
         outputs: list[dict[str, NDArray[Any]]] = [{} for _ in windows]
         for batch in token_batches([len(window) for window in windows], MICRO_BATCH_TOKENS):
-            inputs = collate([windows[index].inputs for index in batch], self._tokens.pad_token_id)
+            inputs = collate([windows[index].inputs for index in batch], self.tokens.pad_token_id)
             computed = self.task.answer(inputs, self._session.run)
             for name, array in computed.items():
                 for index, output in zip(batch, np.asarray(array), strict=True):
                     outputs[index][name] = output
         return list(outputs)
+
+    def run(self, graph: str, inputs: Arrays) -> Arrays:
+        """Compute a graph of the bundle, as `Session.run`."""
+        return self._session.run(graph, inputs)
+
+    def _answer(self, rows: Sequence[Row]) -> list[Answer]:
+        windows = self.task.encode(rows, self.tokens) if rows else []
+        return self.task.decode(rows, windows, self.outputs(windows))
 
 
 def error_answer(error: RowError) -> Answer:

@@ -11,6 +11,7 @@ from typing import Any
 from suffuse.errors import BundleError
 from suffuse.tasks.base import Answer, Arrays, Field, Head, Level, Loss, Row, Run, Task, Window
 from suffuse.tasks.classification import Classification
+from suffuse.tasks.explained import Target
 from suffuse.tasks.question_answering import QuestionAnswering
 from suffuse.tasks.similarity import Similarity
 from suffuse.tasks.token_classification import TokenClassification
@@ -33,6 +34,7 @@ __all__ = [
     "Row",
     "Run",
     "Similarity",
+    "Target",
     "Task",
     "TokenClassification",
     "Tokens",

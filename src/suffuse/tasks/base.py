@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from suffuse.errors import RowError, brief
+from suffuse.errors import InputError, RowError, brief
+from suffuse.tasks.explained import Target
 from suffuse.tasks.tokens import Tokens, as_inputs
 
 Row = Mapping[str, Any]
@@ -189,6 +190,45 @@ class Task(ABC):
         What it chooses must not change `encode`, `targets` or `head`.
         """
         return self
+
+    def explained(
+        self,
+        row: Row,  # noqa: ARG002 - what there is to explain, each task knows
+        answer: Answer,  # noqa: ARG002
+        windows: Sequence[Window],  # noqa: ARG002
+        outputs: Sequence[Arrays],  # noqa: ARG002
+        name: str = "",  # noqa: ARG002
+    ) -> list[Target]:
+        """What an answer rests on, each a sum of logits.
+
+        Args:
+            row: one checked row.
+            answer: as `decode` gave it.
+            windows: of that row alone.
+            outputs: of the windows.
+            name: of the target; by default what was answered.
+
+        Raises:
+            RowError: there is no target of that name.
+            InputError: answers of this task are not explained.
+        """
+        raise InputError(
+            f"answers of the task {self.name} cannot be explained; expected a task that says what they rest on"
+        )
+
+    def located(self, row: Row, tokens: Tokens) -> list[NDArray[np.int64]]:  # noqa: ARG002
+        """For each window that `encode` makes of a checked row, what `token_places` says of its tokens, (N, 3).
+
+        Raises:
+            InputError: answers of this task are not explained.
+        """
+        raise InputError(
+            f"answers of the task {self.name} cannot be explained; expected a task that says where its tokens stand"
+        )
+
+    def texts(self, row: Row) -> tuple[str, ...]:
+        """The texts of a checked row that its tokens are of, in the order of `fields`."""
+        return tuple(row[field.name] for field in self.fields)
 
     def check(self, row: object) -> Row:
         """A row that can be encoded.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from suffuse.errors import DataError, InputError, RowError, brief
 from suffuse.tasks.base import (
@@ -28,6 +29,7 @@ from suffuse.tasks.base import (
     check_present,
     describe,
 )
+from suffuse.tasks.explained import Target, check_target, token_places
 from suffuse.tasks.metrics import accuracy, exact_match, f1_scores
 from suffuse.tasks.tokens import Tokens
 
@@ -98,16 +100,7 @@ class Classification(Task):
 
     def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
         """As many windows a row as its text fills, at most `max_windows`; a pair is one window, cut at the limit."""
-        encodings = tokens.encode(
-            [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows] if self.pair else None
-        )
-        most = 1 if self.pair else self.max_windows
-        parts = []
-        for index, encoding in enumerate(encodings):
-            # Where one text was cut, what overflows is the rest of it, in windows as long as the first.
-            rest = encoding.overflowing
-            parts += [(index, part, len(rest) >= most) for part in (encoding, *rest[: most - 1])]
-        return as_windows(parts)
+        return as_windows(self._parts(tokens.encode(*self._texts(rows))))
 
     def target(self, row: Row) -> tuple[int, ...]:
         """Indices of the row's labels."""
@@ -151,6 +144,35 @@ class Classification(Task):
             answers.append(answer | {"truncated": True} if windows[first].truncated else answer)
         return answers
 
+    def explained(
+        self,
+        row: Row,  # noqa: ARG002 - the answer tells
+        answer: Answer,
+        windows: Sequence[Window],
+        outputs: Sequence[Arrays],
+        name: str = "",
+    ) -> list[Target]:
+        """The logit of the label that was given, of each where several were, of the likeliest where none was.
+
+        A long text's logit is the mean of its windows', as in the answer.
+        """
+        if name:
+            check_target(name, self.labels)
+        likeliest = max(self.labels, key=answer["scores"].__getitem__)
+        names = [name] if name else answer.get("labels", [answer.get("label")]) or [likeliest]
+        tokens = sum(map(len, windows))
+        targets = []
+        for label in names:
+            weights = [np.zeros_like(output["logits"], dtype=np.float32) for output in outputs]
+            for window, weights_c in zip(windows, weights, strict=True):
+                weights_c[self.labels.index(label)] = len(window) / tokens
+            targets.append(Target(label, weights))
+        return targets
+
+    def located(self, row: Row, tokens: Tokens) -> list[NDArray[np.int64]]:
+        """Places of the tokens of the text, or of both."""
+        return [token_places(part) for _, part, _ in self._parts(tokens.located(*self._texts([row])))]
+
     def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[int, ...]]) -> dict[str, float]:
         """Accuracy and F1 (macro), or with several labels exact match and F1 (macro and micro)."""
         expected = np.zeros((len(targets), len(self.labels)), dtype=bool)
@@ -161,6 +183,18 @@ class Classification(Task):
             given[index, [self.labels.index(label) for label in chosen]] = True
         measured = exact_match(given, expected) if self.multi_label else accuracy(given, expected)
         return {**measured, **f1_scores(given, expected)}
+
+    def _texts(self, rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
+        return [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows] if self.pair else None
+
+    def _parts(self, encodings: Sequence[Encoding]) -> list[tuple[int, Encoding, bool]]:
+        most = 1 if self.pair else self.max_windows
+        parts: list[tuple[int, Encoding, bool]] = []
+        for index, encoding in enumerate(encodings):
+            # Where one text was cut, what overflows is the rest of it, in windows as long as the first.
+            rest = encoding.overflowing
+            parts += [(index, part, len(rest) >= most) for part in (encoding, *rest[: most - 1])]
+        return parts
 
     def _given(self, row: Row) -> list[str]:
         field = self.target_field

@@ -15,7 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from suffuse.errors import DataError, InputError, RowError, brief
+from suffuse.errors import DataError, InputError
+from suffuse.tasks.answered_rows import ANSWERS, CONTEXT, QUESTION, answers_of
 from suffuse.tasks.base import (
     Answer,
     Arrays,
@@ -27,16 +28,13 @@ from suffuse.tasks.base import (
     Task,
     Window,
     as_windows,
-    check_present,
-    check_text,
-    describe,
 )
+from suffuse.tasks.explained import Target, check_target, token_places
 from suffuse.tasks.squad_metrics import best_threshold, match
 from suffuse.tasks.tokens import Tokens
 
-QUESTION = Field("question", "the question to answer")
-CONTEXT = Field("context", "the text that holds the answer")
-ANSWERS = Field("answers", 'an object with the lists "text" and "answer_start", both empty where there is no answer')
+ANSWER, NO_ANSWER = "answer", "no answer"
+"""What can be explained."""
 
 KEPT_SPANS = 100
 """Likeliest spans of each window that are looked at further; what an answer's score is measured against."""
@@ -105,7 +103,7 @@ class QuestionAnswering(Task):
             DataError: no row has an answer.
             RowError: as `target`.
         """
-        kinds = {bool(_answers(row)) for row in rows}
+        kinds = {bool(answers_of(row)) for row in rows}
         if True not in kinds:
             raise DataError(f"no training row has an answer in the field {ANSWERS.name!r}; expected some")
         return replace(self, no_answer=self.no_answer or False in kinds)
@@ -115,24 +113,8 @@ class QuestionAnswering(Task):
 
         A question that fills more than half of what the model reads is cut, and its windows are marked so.
         """
-        if not rows:
-            return []
-        room = tokens.max_tokens - len(tokens.encode([""], [""])[0])
-        most = room // 2
-        whole = [row[QUESTION.name] for row in rows]
-        questions = [
-            text if len(encoding) <= most else _shortened(text, most, tokens)
-            for text, encoding in zip(whole, tokens.encode(whole), strict=True)
-        ]
-        # Below half of the room that the longest question leaves: one tokenizer serves all rows.
-        overlap = max(0, min(self.overlap, (room - most - 1) // 2))
-        contexts = [row[CONTEXT.name] for row in rows]
-        kept = [
-            (index, part, questions[index] != whole[index] or len(parts) > self.max_windows)
-            for index, parts in enumerate(tokens.windows(questions, contexts, overlap))
-            for part in parts[: self.max_windows]
-        ]
-        return as_windows(kept, [_spans(part, contexts[index]) for index, part, _ in kept])
+        kept = self._parts(rows, tokens) if rows else []
+        return as_windows(kept, [_spans(part, rows[index][CONTEXT.name]) for index, part, _ in kept]) if kept else []
 
     def target(self, row: Row) -> tuple[str, ...]:
         """Texts of the answers, any of which is right; none where there is no answer.
@@ -140,7 +122,7 @@ class QuestionAnswering(Task):
         Raises:
             RowError: they are missing or malformed, or do not stand in the context where they say.
         """
-        return tuple(text for text, _ in _answers(row))
+        return tuple(text for text, _ in answers_of(row))
 
     def targets(self, windows: Sequence[Window], rows: Sequence[Row]) -> list[NDArray[Any]]:
         """For each window the positions (2,) of the first and the last token of the first answer that is all in it.
@@ -149,7 +131,7 @@ class QuestionAnswering(Task):
         """
         targets: list[NDArray[Any]] = []
         for row, group in groupby(windows, lambda window: window.row):
-            answers = [(start, start + len(text)) for text, start in _answers(rows[row])]
+            answers = [(start, start + len(text)) for text, start in answers_of(rows[row])]
             parts = list(group)
             for number, window in enumerate(parts):
                 is_first, is_last = number == 0, number == len(parts) - 1
@@ -179,6 +161,30 @@ class QuestionAnswering(Task):
             answers.append(answer | {"truncated": True} if is_truncated else answer)
         return answers
 
+    def explained(
+        self,
+        row: Row,  # noqa: ARG002 - the answer tells
+        answer: Answer,
+        windows: Sequence[Window],
+        outputs: Sequence[Arrays],
+        name: str = "",
+    ) -> list[Target]:
+        """The logit of the answer's start plus that of its end; where there is no answer, those of position 0."""
+        check_target(name or ANSWER, [ANSWER, NO_ANSWER])
+        logits = [output["logits"] for output in outputs]
+        weights = [np.zeros_like(logits_n2, dtype=np.float32) for logits_n2 in logits]
+        if name == NO_ANSWER or not answer["answer"]:
+            weights[int(np.argmin([logits_n2[0].sum() for logits_n2 in logits]))][0] = 1.0
+            return [Target(NO_ANSWER, weights)]
+        span = (answer["start"], answer["end"])
+        number, first, last = _place(windows, logits, *span)
+        weights[number][first, 0] = weights[number][last, 1] = 1.0
+        return [Target(ANSWER, weights, span)]
+
+    def located(self, row: Row, tokens: Tokens) -> list[NDArray[np.int64]]:
+        """Places of the tokens of question and context."""
+        return [token_places(part) for _, part, _ in self._parts([row], tokens)]
+
     def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[str, ...]]) -> dict[str, float]:
         """Exact match and F1 of words, as shares, by the definition of SQuAD."""
         matches = [match(answer["answer"], accepted) for answer, accepted in zip(answers, targets, strict=True)]
@@ -198,6 +204,23 @@ class QuestionAnswering(Task):
                 accepted = self.target(rows[row])
                 measured.append((spans.difference, match(best, accepted)[1], match("", accepted)[1]))
         return replace(self, no_answer_threshold=best_threshold(*np.array(measured).T)) if measured else self
+
+    def _parts(self, rows: Sequence[Row], tokens: Tokens) -> list[tuple[int, Encoding, bool]]:
+        room = tokens.max_tokens - len(tokens.encode([""], [""])[0])
+        most = room // 2
+        whole = [row[QUESTION.name] for row in rows]
+        questions = [
+            text if len(encoding) <= most else _shortened(text, most, tokens)
+            for text, encoding in zip(whole, tokens.encode(whole), strict=True)
+        ]
+        # Below half of the room that the longest question leaves: one tokenizer serves all rows.
+        overlap = max(0, min(self.overlap, (room - most - 1) // 2))
+        contexts = [row[CONTEXT.name] for row in rows]
+        return [
+            (index, part, questions[index] != whole[index] or len(parts) > self.max_windows)
+            for index, parts in enumerate(tokens.windows(questions, contexts, overlap))
+            for part in parts[: self.max_windows]
+        ]
 
     def _spans_of_rows(
         self, windows: Sequence[Window], outputs: Sequence[Arrays]
@@ -276,6 +299,18 @@ def _of_window(
     return spans_n2[places[first], 0], spans_n2[places[last], 1], scores[kept]
 
 
+def _place(windows: Sequence[Window], logits: Sequence[NDArray[Any]], start: int, end: int) -> tuple[int, int, int]:
+    """The window and the positions at which a span of the context scores highest."""
+    places = [
+        (logits_n2[first, 0] + logits_n2[last, 1], number, first, last)
+        for number, (window, logits_n2) in enumerate(zip(windows, logits, strict=True))
+        for first in np.flatnonzero(_checked_spans(window)[:, 0] == start).tolist()
+        for last in np.flatnonzero(_checked_spans(window)[:, 1] == end).tolist()
+        if first <= last
+    ]
+    return max(places)[1:]
+
+
 def _positions(
     window: Window, answers: Sequence[tuple[int, int]], *, is_first: bool, is_last: bool
 ) -> NDArray[np.int64]:
@@ -319,59 +354,3 @@ def _shortened(question: str, most: int, tokens: Tokens) -> str:
             return question
         question = question[: ends[kept - 1]]
     return ""
-
-
-def _answers(row: Row) -> list[tuple[str, int]]:
-    """Text and start of each answer of a row.
-
-    Raises:
-        RowError: as `QuestionAnswering.target`.
-    """
-    value = check_present(row, ANSWERS)
-    if isinstance(value, list | tuple) and all(isinstance(answer, dict) for answer in value):
-        value = {name: [check_present(answer, _PARTS[name]) for answer in value] for name in _PARTS}
-    if not isinstance(value, dict):
-        raise RowError(f"field 'answers' is {describe(value)}; expected {ANSWERS.meaning}", code="invalid_type")
-    texts, starts = (_listed(value, field) for field in _PARTS.values())
-    if len(texts) != len(starts):
-        raise RowError(
-            f"field 'answers' has {len(texts)} in 'text' and {len(starts)} in 'answer_start'; expected as many",
-            code="invalid_answers",
-        )
-    context = check_text(row, CONTEXT)
-    return [_checked(text, start, context) for text, start in zip(texts, starts, strict=True)]
-
-
-_PARTS = {
-    "text": Field("text", "the text of each answer"),
-    "answer_start": Field("answer_start", "where in the context each answer starts, in characters"),
-}
-
-
-def _listed(answers: Row, field: Field) -> list[object]:
-    value = check_present(answers, field)
-    if not isinstance(value, list | tuple):
-        raise RowError(
-            f"field 'answers' has {describe(value)} in {field.name!r}; expected a list: {field.meaning}",
-            code="invalid_type",
-        )
-    return list(value)
-
-
-def _checked(text: object, start: object, context: str) -> tuple[str, int]:
-    if not isinstance(text, str):
-        raise RowError(f"field 'answers' has {describe(text)} in 'text'; expected strings", code="invalid_type")
-    if not isinstance(start, int) or isinstance(start, bool):
-        raise RowError(
-            f"field 'answers' has {describe(start)} in 'answer_start'; expected whole numbers", code="invalid_type"
-        )
-    if not text.strip():
-        raise RowError("field 'answers' has an empty text; expected empty lists for no answer", code="empty_text")
-    if start < 0 or context[start : start + len(text)] != text:
-        stands = brief(context[max(start, 0) : max(start, 0) + len(text)])
-        raise RowError(
-            f"field 'answers' has {brief(text)} at character {start}, where the context has {stands}; "
-            "expected the answer word for word, counted in characters from 0",
-            code="wrong_offset",
-        )
-    return text, start

@@ -23,11 +23,13 @@ from suffuse.tasks.base import (
     check_present,
     describe,
 )
+from suffuse.tasks.explained import Target, check_target, token_places
 from suffuse.tasks.tokens import Tokens
 
 TEXT = Field("text", "the first text of the pair")
 TEXT_PAIR = Field("text_pair", "the text to compare it with")
 
+SCORE = "score"
 SCORE_DIGITS = 6
 """Decimals of a score in an answer: finer than float32 differs between machines."""
 
@@ -77,7 +79,7 @@ class Similarity(Task):
 
     def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
         """One window a row, both texts in it; the longer one is cut first at the model's limit."""
-        encodings = tokens.encode([row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows])
+        encodings = tokens.encode(*_pair(rows))
         return as_windows([(index, encoding, bool(encoding.overflowing)) for index, encoding in enumerate(encodings)])
 
     def target(self, row: Row) -> float:
@@ -114,10 +116,30 @@ class Similarity(Task):
             answers.append(answer | {"truncated": True} if window.truncated else answer)
         return answers
 
+    def explained(
+        self,
+        row: Row,  # noqa: ARG002 - there is one output
+        answer: Answer,  # noqa: ARG002
+        windows: Sequence[Window],  # noqa: ARG002
+        outputs: Sequence[Arrays],
+        name: str = "",
+    ) -> list[Target]:
+        """The one logit, as ``score``."""
+        check_target(name or SCORE, [SCORE])
+        return [Target(SCORE, [np.ones_like(output["logits"], dtype=np.float32) for output in outputs])]
+
+    def located(self, row: Row, tokens: Tokens) -> list[NDArray[np.int64]]:
+        """Places of the tokens of both texts."""
+        return [token_places(encoding) for encoding in tokens.located(*_pair([row]))]
+
     def metrics(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
         """Correlation of ranks (Spearman) and of values (Pearson); 0 where all answers, or all targets, are equal."""
         given, expected = np.array([answer["score"] for answer in answers]), np.array(targets)
         return {"spearman": _pearson(_ranks(given), _ranks(expected)), "pearson": _pearson(given, expected)}
+
+
+def _pair(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    return [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows]
 
 
 def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -7,11 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from suffuse.errors import DataError
 from suffuse.tasks.base import Answer, Arrays, Field, Head, Level, Loss, Row, Task, Window, as_windows
+from suffuse.tasks.explained import Target, check_target, token_places
 from suffuse.tasks.tagged_rows import ENTITIES, TAGS, TEXT, TOKENS, check_tokens, some, tags_of, text_of, word_spans_of
-from suffuse.tasks.tags import OUTSIDE, Entity, best_sequences, complete, entities, is_tag, marks_ends, spell
+from suffuse.tasks.tags import OUTSIDE, Entity, best_sequences, complete, entities, is_tag, marks_ends, spell, tag_label
 from suffuse.tasks.tokens import Tokens
 
 SCORE_DIGITS = 6
@@ -87,12 +89,7 @@ class TokenClassification(Task):
 
     def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
         """Windows that overlap, as many as a row needs, at most `max_windows`."""
-        windows = tokens.windows([text_of(row) for row in rows], overlap=self._overlap(tokens.max_tokens))
-        kept = [
-            (row, part, len(parts) > self.max_windows)
-            for row, parts in enumerate(windows)
-            for part in parts[: self.max_windows]
-        ]
+        kept = self._parts(rows, tokens)
         return as_windows(kept, [_spans(part.offsets, part.sequence_ids) for _, part, _ in kept])
 
     def target(self, row: Row) -> tuple[Entity, ...]:
@@ -148,6 +145,36 @@ class TokenClassification(Task):
             answers.append({"entities": described, **({"truncated": True} if index in cut else {})})
         return answers
 
+    def explained(
+        self, row: Row, answer: Answer, windows: Sequence[Window], outputs: Sequence[Arrays], name: str = ""
+    ) -> list[Target]:
+        """For each entity, or each of one label, the sum over its words of the logit of the tag that the word got."""
+        if name:
+            check_target(name, sorted({tag_label(tag) for tag in self.tags} - {""}))
+        pieces = self._pieces(windows)
+        units = _units(word_spans_of(row), pieces)
+        windows_u, positions_u = pieces.chosen(units.first_u)
+        starts = units.spans_u2[:, 0].tolist()
+        targets = []
+        for entity in answer["entities"]:
+            if name in ("", entity["label"]):
+                span = (entity["start"], entity["end"])
+                tags = spell([Entity(*span, entity["label"])], starts, ends_marked=marks_ends(self.tags))
+                weights = [np.zeros_like(output["logits"], dtype=np.float32) for output in outputs]
+                for unit, tag in enumerate(tags):
+                    if tag != OUTSIDE:
+                        weights[windows_u[unit]][positions_u[unit], self.tags.index(tag)] = 1.0
+                targets.append(Target(entity["label"], weights, span))
+        return targets
+
+    def located(self, row: Row, tokens: Tokens) -> list[NDArray[np.int64]]:
+        """Places of the tokens of the text."""
+        return [token_places(part) for _, part, _ in self._parts([row], tokens)]
+
+    def texts(self, row: Row) -> tuple[str, ...]:
+        """The text, or the tokens joined by spaces."""
+        return (text_of(row),)
+
     def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[Entity, ...]]) -> dict[str, float]:
         """Precision, recall and F1 over all entities; one is right if its start, end and label are as expected."""
         hits = given = expected = 0
@@ -161,6 +188,14 @@ class TokenClassification(Task):
             "recall": hits / expected if expected else 0.0,
             "f1": 2 * hits / (given + expected) if given + expected else 0.0,
         }
+
+    def _parts(self, rows: Sequence[Row], tokens: Tokens) -> list[tuple[int, Encoding, bool]]:
+        windows = tokens.windows([text_of(row) for row in rows], overlap=self._overlap(tokens.max_tokens))
+        return [
+            (row, part, len(parts) > self.max_windows)
+            for row, parts in enumerate(windows)
+            for part in parts[: self.max_windows]
+        ]
 
     def _overlap(self, limit: int) -> int:
         # Three: two special tokens, and one by which each window goes further.
@@ -190,16 +225,27 @@ class _Pieces(NamedTuple):
     positions: list[NDArray[np.int64]]
     step: int
 
-    def gathered(self, first_u: NDArray[np.int64], outputs: Sequence[Arrays], size: int) -> NDArray[np.float64]:
-        """Logits of tokens (U, size), each from the window in which the nearer end is farthest."""
-        logits_uc = np.zeros((len(first_u), size))
+    def chosen(self, first_u: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each token the window in which the nearer end is farthest, and its position there, (U,) each."""
+        windows_u = np.zeros(len(first_u), dtype=np.int64)
+        positions_u = np.zeros(len(first_u), dtype=np.int64)
         context_u = np.full(len(first_u), -1)
-        for number, (positions, output) in enumerate(zip(self.positions, outputs, strict=True)):
+        for number, positions in enumerate(self.positions):
             places_u = first_u - number * self.step
             here_u = np.minimum(places_u, len(positions) - 1 - places_u)  # below zero outside of the window
             better_u = here_u > context_u
-            logits_uc[better_u] = output["logits"][positions[places_u[better_u]]]
+            windows_u[better_u] = number
+            positions_u[better_u] = positions[places_u[better_u]]
             context_u[better_u] = here_u[better_u]
+        return windows_u, positions_u
+
+    def gathered(self, first_u: NDArray[np.int64], outputs: Sequence[Arrays], size: int) -> NDArray[np.float64]:
+        """Logits of tokens (U, size), each from its `chosen` window."""
+        logits_uc = np.zeros((len(first_u), size))
+        windows_u, positions_u = self.chosen(first_u)
+        for number, output in enumerate(outputs):
+            here_u = windows_u == number
+            logits_uc[here_u] = output["logits"][positions_u[here_u]]
         return logits_uc
 
     def spread(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from suffuse.errors import BundleError
 from suffuse.tasks import Task, Tokens, task_from_dict
@@ -26,7 +25,7 @@ class TrainedModel:
 
     task: Task
     tokens: Tokens
-    network: nn.Module
+    network: TextNetwork
     input_names: tuple[str, ...]
     model: Mapping[str, Any]
     metrics: Mapping[str, float]

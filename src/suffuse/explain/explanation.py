@@ -1,0 +1,174 @@
+"""An answer and why: the row answered by the predictor, then each thing it says shared out among the words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suffuse.explain.gradients import GradientGraph, Subject
+from suffuse.explain.saliency import Attribution, IntegratedGradients, Method
+from suffuse.explain.words import Word, scored_words
+from suffuse.runtime import Predictor
+from suffuse.tasks import Answer, Row, Target, Window
+
+MAX_TARGETS = 32
+"""Entities of one text that are explained: each costs as much as a label."""
+DIGITS = 6
+"""Decimals of scores, as in answers."""
+
+_Windows = Sequence[tuple[Window, NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One thing that the answer says, and why.
+
+    Args:
+        target: a label, or what else the task calls it.
+        span: start and end of what it is about, in characters, where that is a part of a text.
+        value: its logit, or sum of logits.
+        baseline: the same for no text, where the method compares with it.
+        gap: by how much the scores miss value - baseline, as a share of it, where the method promises that sum.
+        steps: points at which a gradient was taken.
+        words: in the order of fields and text.
+        other: score of special tokens, and of white space that is a token.
+    """
+
+    target: str
+    span: tuple[int, int] | None
+    value: float
+    baseline: float | None
+    gap: float | None
+    steps: int
+    words: tuple[Word, ...]
+    other: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, scores rounded, without what there is none of."""
+        span = {} if self.span is None else {"start": self.span[0], "end": self.span[1]}
+        numbers = {"value": self.value, "baseline": self.baseline, "gap": self.gap}
+        return {
+            "target": self.target,
+            **span,
+            **{name: _rounded(number) for name, number in numbers.items() if number is not None},
+            "steps": self.steps,
+            "words": [{**asdict(word), "score": _rounded(word.score)} for word in self.words],
+            "other": _rounded(self.other),
+        }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An answer with what it rests on.
+
+    Args:
+        answer: as `Predictor` gives it.
+        method: name of the method.
+        windows: parts that the text was read in, which were explained one by one, and whose scores were added.
+        explained: each label, entity or other thing that was answered; the first `MAX_TARGETS`.
+        left_out: how many there are besides.
+    """
+
+    answer: Answer
+    method: str
+    windows: int
+    explained: tuple[Explained, ...]
+    left_out: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, scores rounded."""
+        return {
+            "answer": self.answer,
+            "method": self.method,
+            "windows": self.windows,
+            "explained": [explained.to_dict() for explained in self.explained],
+            **({"left_out": self.left_out} if self.left_out else {}),
+        }
+
+
+class Explainer:
+    """Explanations of a predictor's answers.
+
+    Args:
+        predictor: answers; its bundle must hold a graph of gradients.
+        method: shares out; by default integrated gradients.
+
+    Raises:
+        BundleError: the bundle has no explain.onnx.
+    """
+
+    def __init__(self, predictor: Predictor, method: Method | None = None) -> None:
+        self._predictor = predictor
+        self._graph = GradientGraph(predictor.bundle, predictor.run)
+        self._method: Method = method or IntegratedGradients()
+        self._baseline_token_id = int(predictor.bundle.manifest.model["baseline_token_id"])
+
+    def __call__(self, row: str | Row, target: str = "") -> Explanation:
+        """Answer a row and explain the answer.
+
+        Args:
+            row: as for the predictor.
+            target: what to explain, such as a label; by default all that was answered.
+
+        Raises:
+            RowError: the row cannot be answered, or has no such target.
+        """
+        task = self._predictor.task
+        checked = task.check(row)
+        windows = task.encode([checked], self._predictor.tokens)
+        outputs = self._predictor.outputs(windows)
+        answer = task.decode([checked], windows, outputs)[0]
+        targets = task.explained(checked, answer, windows, outputs, target)
+        placed = list(zip(windows, task.located(checked, self._predictor.tokens), strict=True))
+        explained = tuple(self._explained(checked, placed, target) for target in targets[:MAX_TARGETS])
+        return Explanation(answer, self._method.name, len(windows), explained, max(0, len(targets) - MAX_TARGETS))
+
+    def _explained(self, row: Row, placed: _Windows, target: Target) -> Explained:
+        # A window whose outputs count nothing needs no gradient.
+        parts = [
+            (Subject(self._inputs(window, places_n3), _unpadded(weights, len(window))), places_n3)
+            for (window, places_n3), weights in zip(placed, target.weights, strict=True)
+            if weights.any()
+        ]
+        attribution = self._method.attribute([subject for subject, _ in parts], self._graph)
+        words, other = self._words(row, np.concatenate([places_n3 for _, places_n3 in parts]), attribution)
+        return Explained(
+            target.name,
+            target.span,
+            attribution.value,
+            attribution.baseline,
+            attribution.gap,
+            attribution.steps,
+            words,
+            other,
+        )
+
+    def _inputs(self, window: Window, places_n3: NDArray[np.int64]) -> Mapping[str, NDArray[np.int64]]:
+        """Inputs with the baseline: special tokens as they are, padding for all others."""
+        ids_n = window.inputs["input_ids"]
+        return {**window.inputs, "baseline_ids": np.where(places_n3[:, 0] < 0, ids_n, self._baseline_token_id)}
+
+    def _words(
+        self, row: Row, places_n3: NDArray[np.int64], attribution: Attribution
+    ) -> tuple[tuple[Word, ...], float]:
+        task = self._predictor.task
+        scores_n = np.concatenate(attribution.scores)
+        words: list[Word] = []
+        other = float(scores_n[places_n3[:, 0] < 0].sum())
+        for index, (field, text) in enumerate(zip(task.fields, task.texts(row), strict=True)):
+            here_n = places_n3[:, 0] == index
+            found, blank = scored_words(text, field.name, places_n3[here_n, 1:], scores_n[here_n])
+            words += found
+            other += blank
+        return tuple(words), other
+
+
+def _unpadded(weights: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Weights (C,), or (N, C) of a window that was computed beside longer ones, for its own N tokens."""
+    return weights if weights.ndim == 1 else weights[:length]
+
+
+def _rounded(score: float) -> float:
+    return round(score, DIGITS)
