@@ -10,6 +10,7 @@ from suffuse.balancing.canary import (
     Reply,
     Traffic,
     agree,
+    is_too_little,
     judge_pairs,
     judge_traffic,
 )
@@ -181,3 +182,8 @@ def test_growth_of_counters_is_what_was_added(before: Traffic, added: Traffic) -
 
 def test_counters_that_started_anew_count_from_zero() -> None:
     assert Traffic(3, 1, 3, 0.5).since(Traffic(90, 2, 90, 9.0)) == Traffic(3, 1, 3, 0.5)
+
+
+@pytest.mark.parametrize(("answered", "too_little"), [(0, False), (1, True), (29, True), (30, False)])
+def test_few_timed_answers_are_too_little_and_none_will_not_become_more(answered: int, *, too_little: bool) -> None:
+    assert is_too_little(Traffic(requests=100, answered=answered), LIMITS) is too_little

@@ -60,7 +60,7 @@ def test_length_of_requests_can_be_set(profile: Path, capsys: pytest.CaptureFixt
         run(profile, "--rate", "5", *SHORT, "--tokens", tokens, "--json", "--batch-size", "1")
         slowest.append(answer(capsys)["strategies"][-1]["p50_ms"])
 
-    assert slowest == pytest.approx([20 + 1 + 3 + 4, 20 + 50 + 3 + 4], abs=2)  # overhead and handover by default
+    assert slowest == pytest.approx([20 + 1 + 3 + 2, 20 + 50 + 3 + 2], abs=2)  # overhead and handover by default
 
 
 def test_table_and_picture_are_made(profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,6 +204,11 @@ def judge_traffic(old: Traffic, new: Traffic, limits: Limits, *, least: int) -> 
     return Verdict(tuple(breaches), figures)
 
 
+def is_too_little(new: Traffic, limits: Limits) -> bool:
+    """Whether some answers of the new version were timed, but too few to judge its latency by."""
+    return 0 < new.answered < limits.requests
+
+
 def agree(old: object, new: object) -> bool:
     """Whether two answers say the same.
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suffuse.balancing.canary import Limits, Pair, judge_pairs, judge_traffic
+from suffuse.balancing.canary import Limits, Pair, is_too_little, judge_pairs, judge_traffic
 from suffuse.balancing.fleet import Fleet, Member, Pause
 from suffuse.balancing.model_store import Change, Journal, ModelStore
 from suffuse.balancing.watch import Watch
 from suffuse.errors import ClientError, InputError, ServerError, SuffuseError
 
 _LOOK_S = 0.25
+_EXTENSIONS = 3  # of the canary's time, where few requests come
 _WARMING_SHARE = 0.25  # of the canary's time, in which latency is not looked at
 
 Figures = dict[str, float | int | None]
@@ -229,6 +230,10 @@ class Rollout:
         self._look_on(watch, settings.canary_s * _WARMING_SHARE)
         watch.start_clock()
         self._look_on(watch, settings.canary_s * (1 - _WARMING_SHARE))
+        for _ in range(_EXTENSIONS):
+            if is_too_little(watch.new, settings.limits):
+                self._tell(f"{canary.name}: canary for {settings.canary_s:g} s more, since few requests came")
+                self._look_on(watch, settings.canary_s)
         watch.stop_clock()
         return self._judge(watch, least=1)
 

@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--overhead", type=float, default=3.0, help="ms of network, balancer and server for each request"
     )
     parser.add_argument(
-        "--handover", type=float, default=4.0, help="ms of a worker for each batch beyond its profile: sockets, parsing"
+        "--handover", type=float, default=2.0, help="ms of a worker for each batch beyond its profile: sockets, parsing"
     )
     parser.add_argument("--start", type=float, nargs=2, default=[3.5, 6.0], help="least and most seconds of a start")
     parser.add_argument("--seed", type=int, default=0, help="the same gives the same")
