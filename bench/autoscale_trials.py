@@ -250,7 +250,7 @@ def scaling(rule: str, server: str, balancer: str, log: Path) -> Iterator[None]:
     """A controller with this rule at work: for suffuse the one that users have, for a rival the same with its rule."""
     if rule == SUFFUSE:
         running: contextlib.AbstractContextManager[object] = AutoscalerProcess(
-            [server], [], (LEAST, MOST), GOAL_S * 1000, log, balancer=balancer
+            [server], [], (LEAST, MOST), GOAL_S * 1000, log, options=("--balancer", balancer)
         )
     else:
         rival = CpuRule(LEAST, MOST) if rule == CPU else QueueLengthRule(LEAST, MOST)

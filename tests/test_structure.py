@@ -40,7 +40,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "balancing": ({"serving", "machine", "errors"}, {"jinja2", "httpx"}),
     "load_test": (
         {"serving", "autoscale", "rows", "errors"},
-        {"numpy", "locust", "gevent", "geventhttpclient", "grpc", "httpx", "jinja2"},
+        {"numpy", "locust", "gevent", "geventhttpclient", "grpc", "httpx", "jinja2", "prometheus_client"},
     ),
     "serving": (
         {"bundle", "machine", "errors"},

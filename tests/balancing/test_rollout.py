@@ -83,6 +83,18 @@ def test_canary_answers_by_turns_so_that_the_new_version_has_its_share(world: Wo
     assert summary["canary"]["share"] == pytest.approx(0.1, abs=0.03)
 
 
+def test_canary_goes_on_while_too_few_answers_were_timed(
+    world: World, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_little = iter([True, True, False])
+    monkeypatch.setattr("suffuse.balancing.rollout.is_too_little", lambda *_: next(too_little))
+    told: list[str] = []
+
+    rollout(world, tell=told.append).run(new)
+
+    assert told.count("i1: canary for 0.02 s more, since few requests came") == 2
+
+
 def test_single_server_without_balancer_is_compared_and_switched(tmp_path: Path, new: Path) -> None:
     world = World.make(tmp_path, names=("one",))
 

@@ -9,6 +9,8 @@ from jsonargparse import ArgumentParser
 from tests.autoscale.fakes import FakeBalancer, FakeServer, listening
 
 from suffuse.autoscale.leases import leases
+from suffuse.autoscale.run import AutoscaleConfig
+from suffuse.balancing.record import InstanceRecord, StackRecord
 from suffuse.cli import main
 from suffuse.commands import autoscale
 from suffuse.errors import InputError, ServerError
@@ -147,3 +149,22 @@ def test_stack_that_does_not_run_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=f"^{re.escape(message)}"):
         run("--stack", str(tmp_path), "--workers", "1:4", "--slo-p99", "500")
+
+
+@pytest.mark.parametrize("names", [("i1",), ("i1", "i2")])
+def test_stack_names_its_servers_and_several_can_be_emptied(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[AutoscaleConfig] = []
+    monkeypatch.setattr("suffuse.autoscale.run.autoscale", made.append)
+    urls = [f"http://127.0.0.1:{port}" for port, _ in enumerate(names, start=201)]
+    instances = tuple(InstanceRecord(name, "", "", url, None) for name, url in zip(names, urls, strict=True))
+    balancer = "http://127.0.0.1:8082/metrics"
+    record = StackRecord("", "", None, None, instances, tmp_path, balancer, tmp_path, ("m",), 1, 2)
+    record.write(tmp_path / "stack.json")
+
+    run("--stack", str(tmp_path), "--workers", "1:4", "--slo-p99", "500")
+
+    assert [endpoint.url for endpoint in made[0].endpoints] == urls
+    assert made[0].balancer == balancer
+    assert (made[0].emptied is not None) == (len(names) > 1)

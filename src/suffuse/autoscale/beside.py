@@ -28,8 +28,6 @@ class AutoscalerProcess:
         bounds: fewest and most workers, of all servers together.
         slo_p99_ms: the goal on the 99th percentile of latency, in milliseconds.
         log: file of the decisions.
-        balancer: URL of HAProxy's exporter.
-        metrics_port: of the autoscaler's own metrics; 0: none.
         options: further ones of the command line, such as ``("--model", "NAME")``; paths in them must be absolute.
 
     Raises:
@@ -43,8 +41,6 @@ class AutoscalerProcess:
         bounds: tuple[int, int],
         slo_p99_ms: float,
         log: Path,
-        balancer: str | None = None,
-        metrics_port: int = 0,
         options: Sequence[str] = (),
     ) -> None:
         self._log = log.absolute()
@@ -54,10 +50,7 @@ class AutoscalerProcess:
         for key_file in key_files:
             self._command += ["--key-file", str(key_file.absolute())]
         self._command += ["--workers", f"{bounds[0]}:{bounds[1]}", "--slo-p99", f"{slo_p99_ms:g}"]
-        self._command += ["--log", str(self._log), "--metrics-port", str(metrics_port)]
-        if balancer is not None:
-            self._command += ["--balancer", balancer]
-        self._command += options
+        self._command += ["--log", str(self._log), *options]
         self._stopping = threading.Event()
         self._child = self._new_child()
         self._keeper = threading.Thread(target=self._keep, name="suffuse autoscaler's keeper", daemon=True)

@@ -1,10 +1,8 @@
 """`suffuse autoscale`: a controller with all that it needs, until it is interrupted."""
 
 import contextlib
-import signal
 import threading
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from suffuse.autoscale.policy import Policy
 from suffuse.autoscale.signals import BalancerSource, Endpoint, Probe, Source, TorchServeSource, check_url
 from suffuse.errors import ClientError, InputError, ServerError
 from suffuse.serving.management import Management
+from suffuse.serving.server import on_signals
 
 QUIET_WAIT_S = 10.0
 """So long a server that cannot be emptied waits for a moment without requests before it gives up workers."""
@@ -80,7 +79,8 @@ def autoscale(config: AutoscaleConfig) -> None:
     exporter = Exporter(model, servers)
     observers: list[Callable[[Event], None]] = [DecisionLog(config.log).observe, exporter.observe]
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(_stop_at_signals())
+        stop = threading.Event()
+        stack.enter_context(on_signals(stop.set))
         stack.enter_context(leases(servers, model))
         probes = [stack.enter_context(Probe(endpoint, model)) for endpoint in endpoints]
         source: Source = TorchServeSource(probes)
@@ -126,18 +126,3 @@ def _refuse_silence(source: Source, config: AutoscaleConfig) -> None:
         raise ServerError(f"no server answers: {'; '.join(reading.errors.values())}")
     if config.balancer and config.balancer in reading.errors:
         raise ServerError(f"the balancer does not answer: {reading.errors[config.balancer]}")
-
-
-@contextlib.contextmanager
-def _stop_at_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: types.FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

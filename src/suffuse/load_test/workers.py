@@ -1,16 +1,16 @@
 """The server's workers during a load: asked of TorchServe's management API, or of the metrics of who scales them."""
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from suffuse.errors import ClientError, InputError
 from suffuse.serving.management import Management
@@ -126,15 +126,21 @@ def workers_in(metrics: str, model: str) -> float | None:
         metrics: in the text format: those of `suffuse autoscale`, or of HAProxy, whose servers are counted that are up.
         model: whose workers; HAProxy's backend is ``rest_MODEL``.
     """
-    for name, label in _METRICS:
-        labels = label.format(re.escape(model))
-        found = re.findall(rf"^{name}{labels} ([0-9.e+]+)$", metrics, re.MULTILINE)
-        if found:
-            return sum(map(float, found))
+    with suppress(ValueError):  # no Prometheus text
+        for name, label, value in _METRICS:
+            wanted = {label: value.format(model)}
+            found = [
+                sample.value
+                for family in text_string_to_metric_families(metrics)
+                for sample in family.samples
+                if sample.name == name and wanted.items() <= sample.labels.items()
+            ]
+            if found:
+                return sum(found)
     return None
 
 
 _METRICS = (
-    ("suffuse_ready_workers", r'\{{[^}}]*model="{}"[^}}]*\}}'),
-    ("haproxy_backend_active_servers", r'\{{proxy="rest_{}"[^}}]*\}}'),
+    ("suffuse_ready_workers", "model", "{}"),
+    ("haproxy_backend_active_servers", "proxy", "rest_{}"),
 )
