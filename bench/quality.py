@@ -1,16 +1,20 @@
 """How good the recipes are: each trained with diffusion attention and with plain attention, from the same seeds.
 
-A model is measured as it is served: exported to ONNX, asked by `suffuse.load`. Runs that are finished already, in
-runs/quality, are taken as they are; so this may be stopped, and goes on where it was. Intervals are by bootstrap over
+A model is measured as it is served: exported to ONNX, asked by `suffuse.load`. What it answered is kept beside its run,
+in runs/quality, and taken from there; so this may be stopped, and goes on where it was. Intervals are by bootstrap over
 the rows that are measured on, and say nothing of other seeds. The data of SST-2 and SQuAD are looked for in data/.
 
-    python bench/quality.py [NAME ...]
+    python bench/quality.py [--jobs N] [NAME ...]
 """
 
+import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,11 @@ import suffuse
 from claims import ROOT, Claim, Goal, earlier, resampled_claim, write
 from suffuse.export import export
 from suffuse.rows import read_rows
-from suffuse.tasks import Answer, Task
+from suffuse.tasks import Answer, Task, task_from_dict, task_to_dict
 from suffuse.training.fit import data_of
 
 sys.path.append(str(ROOT / "scripts"))
-import demo
+import baseline
 
 RUNS = ROOT / "runs" / "quality"
 BUNDLES = ROOT / "bundles" / "quality"
@@ -46,7 +50,6 @@ class Experiment:
         seeds: three where a run takes minutes, one where it takes longer.
         has_baseline: whether TF-IDF and logistic regression can be asked the same.
         hops: of the attention: diffusion, and plain beside it where a run does not take hours.
-        options: of `suffuse fit`, beside those of the recipe.
     """
 
     name: str
@@ -58,23 +61,22 @@ class Experiment:
     seeds: tuple[int, ...] = (1,)
     has_baseline: bool = False
     hops: tuple[int, ...] = (2, 1)
-    options: tuple[str, ...] = ()
 
 
 EXPERIMENTS = (
-    Experiment("sst2", "SST-2 dev", "accuracy", 0.905, "data/sst2/dev.tsv", {"text": "content"}, has_baseline=True),
+    Experiment(
+        "sst2", "SST-2 dev", "accuracy", 0.905, "data/sst2/dev.tsv", {"text": "content"}, (1, 2, 3), has_baseline=True
+    ),
     Experiment("trec6", "TREC-6, held-back tenth", "accuracy", 0.95, seeds=(1, 2, 3), has_baseline=True),
-    Experiment("bbc", "BBC News, held-back tenth", "accuracy", 0.975, has_baseline=True),
+    Experiment("bbc", "BBC News, held-back tenth", "accuracy", 0.975, seeds=(1, 2, 3), has_baseline=True),
     Experiment("entities", "CoNLL-2003 test", "f1", 0.86, "pkg://neuroner/data/conll2003/en/test.txt"),
     Experiment("questions", "SQuAD 1.1, part of dev", "f1", 0.62, "data/squad/dev-v1.1.json"),
     Experiment("trec6-decoder", "TREC-6 by SmolLM2-135M with LoRA, held-back tenth", "accuracy", hops=(2,)),
     Experiment(
         "entities-decoder",
-        "CoNLL-2003 test by SmolLM2-135M with LoRA, 250 batches of 512 tokens",
+        "CoNLL-2003 test by SmolLM2-135M with LoRA",
         "f1",
         test="pkg://neuroner/data/conll2003/en/test.txt",
-        hops=(2,),
-        options=("--trainer.limit_train_batches=250", "--trainer.limit_val_batches=60"),
     ),
 )
 HOPS = {2: "2-hop diffusion attention", 1: "plain attention"}
@@ -95,22 +97,27 @@ class Measured:
         return self.task.metrics([self.answers[row] for row in rows], [self.targets[row] for row in rows])[name]
 
 
-def main(names: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Train what is not trained yet, measure, write the claims of each experiment that was named, or of all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of experiments (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs that are trained at the same time")
+    settings = parser.parse_args(arguments)
+    chosen = [experiment for experiment in EXPERIMENTS if not settings.names or experiment.name in settings.names]
+    runs = [(one, hops, seed) for one in chosen for hops in one.hops for seed in one.seeds]
+    # Processes: torch exports one graph a process at a time.
+    with ProcessPoolExecutor(settings.jobs, get_context("spawn")) as pool:
+        list(pool.map(measure, *zip(*runs, strict=True)))
     kept = earlier("quality")
-    for experiment in EXPERIMENTS:
-        if not names or experiment.name in names:
-            kept = {text: claim for text, claim in kept.items() if not text.startswith(f"{experiment.what} (")}
-            kept |= {claim.claim: claim for claim in claims(experiment)}
-            write("quality", list(kept.values()))
+    for experiment in chosen:
+        kept = {text: claim for text, claim in kept.items() if not text.startswith(f"{experiment.what} (")}
+        kept |= {claim.claim: claim for claim in claims(experiment)}
+        write("quality", list(kept.values()))
 
 
 def claims(experiment: Experiment) -> list[Claim]:
     """The score with diffusion attention, with plain attention, their difference, and the baseline."""
-    measured = {
-        hops: [measure(experiment, bundle(experiment, hops, seed)) for seed in experiment.seeds]
-        for hops in experiment.hops
-    }
+    measured = {hops: [measure(experiment, hops, seed) for seed in experiment.seeds] for hops in experiment.hops}
     seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
     count = len(measured[2][0].answers)
     command = f"python bench/quality.py {experiment.name}"
@@ -129,18 +136,32 @@ def claims(experiment: Experiment) -> list[Claim]:
     if len(experiment.hops) > 1:
         found.append(claim("diffusion minus plain attention, same seeds", lambda rows: mean(2)(rows) - mean(1)(rows)))
     if experiment.has_baseline:
-        baseline = tf_idf(experiment, measured[2][0])
-        found.append(claim("TF-IDF and logistic regression", lambda rows: baseline.metric(experiment.metric, rows)))
+        rival = tf_idf(experiment, measured[2][0])
+        found.append(claim("TF-IDF and logistic regression", lambda rows: rival.metric(experiment.metric, rows)))
     return found
+
+
+def measure(experiment: Experiment, hops: int, seed: int) -> Measured:
+    """What a model answers to all rows of the test, asked once."""
+    name = run_name(experiment, hops, seed)
+    kept = RUNS / name / "answers.json"
+    if not kept.is_file():
+        model = suffuse.load(bundle(experiment, hops, seed))
+        answers = list(model(test_rows(experiment, name)))
+        kept.write_text(json.dumps({"task": task_to_dict(model.task), "answers": answers}), "utf-8")
+    content = json.loads(kept.read_text("utf-8"))
+    task = task_from_dict(content["task"])
+    targets = [task.target(task.check(row)) for row in test_rows(experiment, name)]
+    return Measured(task, content["answers"], targets)
 
 
 def bundle(experiment: Experiment, hops: int, seed: int) -> Path:
     """The bundle of a model, trained and exported where that was not done yet."""
-    name = f"{experiment.name}-k{hops}-s{seed}"
+    name = run_name(experiment, hops, seed)
     run, to = RUNS / name, BUNDLES / name
     if not (run / "finished").is_file():
         recipe = ROOT / "configs" / f"{experiment.name}.yaml"
-        options = [f"--model.num_hops={hops}", f"--seed_everything={seed}", f"--run={run}", *experiment.options]
+        options = [f"--model.num_hops={hops}", f"--seed_everything={seed}", f"--run={run}"]
         subprocess.run(
             [sys.executable, "-m", "suffuse.cli", "fit", f"--config={recipe}", *options],
             cwd=ROOT,
@@ -153,11 +174,9 @@ def bundle(experiment: Experiment, hops: int, seed: int) -> Path:
     return to
 
 
-def measure(experiment: Experiment, path: Path) -> Measured:
-    """Ask a bundle all rows of the test."""
-    model = suffuse.load(path)
-    rows = [model.task.check(row) for row in test_rows(experiment, path.name)]
-    return Measured(model.task, list(model(rows)), [model.task.target(row) for row in rows])
+def run_name(experiment: Experiment, hops: int, seed: int) -> str:
+    """What the folder of a run is called, and that of its bundle."""
+    return f"{experiment.name}-k{hops}-s{seed}"
 
 
 def test_rows(experiment: Experiment, run: str) -> list[Any]:
@@ -168,8 +187,8 @@ def test_rows(experiment: Experiment, run: str) -> list[Any]:
 
 def tf_idf(experiment: Experiment, model: Measured) -> Measured:
     """What TF-IDF and logistic regression answer to the same rows, having learned from the same."""
-    pipeline = demo.tf_idf(data_of(ROOT / "configs" / f"{experiment.name}.yaml"))
-    rows = test_rows(experiment, f"{experiment.name}-k2-s{experiment.seeds[0]}")
+    pipeline = baseline.tf_idf(data_of(ROOT / "configs" / f"{experiment.name}.yaml"))
+    rows = test_rows(experiment, run_name(experiment, 2, experiment.seeds[0]))
     answers = [{"label": label} for label in pipeline.predict([row["text"] for row in rows])]
     return Measured(model.task, answers, model.targets)
 

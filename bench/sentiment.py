@@ -16,7 +16,8 @@ import suffuse
 from claims import RESAMPLES, ROOT, Claim, Goal, resampled_claim, write
 
 sys.path.append(str(ROOT / "scripts"))
-from demo import BUNDLE, demo_data, tf_idf
+from baseline import tf_idf
+from demo import BUNDLE, demo_data
 
 COMMAND = "python bench/sentiment.py"
 
