@@ -146,13 +146,23 @@ def measure(experiment: Experiment, hops: int, seed: int) -> Measured:
     name = run_name(experiment, hops, seed)
     kept = RUNS / name / "answers.json"
     if not kept.is_file():
-        model = suffuse.load(bundle(experiment, hops, seed))
-        answers = list(model(test_rows(experiment, name)))
-        kept.write_text(json.dumps({"task": task_to_dict(model.task), "answers": answers}), "utf-8")
+        found = asked(experiment, bundle(experiment, hops, seed))
+        kept.write_text(json.dumps({"task": task_to_dict(found.task), "answers": found.answers}), "utf-8")
     content = json.loads(kept.read_text("utf-8"))
     task = task_from_dict(content["task"])
-    targets = [task.target(task.check(row)) for row in test_rows(experiment, name)]
-    return Measured(task, content["answers"], targets)
+    return Measured(task, content["answers"], targets(experiment, task, name))
+
+
+def asked(experiment: Experiment, path: Path) -> Measured:
+    """What a bundle, called as its run is, answers to all rows of the test."""
+    model = suffuse.load(path)
+    answers = list(model(test_rows(experiment, path.name)))
+    return Measured(model.task, answers, targets(experiment, model.task, path.name))
+
+
+def targets(experiment: Experiment, task: Task, run: str) -> list[Any]:
+    """What the answers of a run should be."""
+    return [task.target(task.check(row)) for row in test_rows(experiment, run)]
 
 
 def bundle(experiment: Experiment, hops: int, seed: int) -> Path:

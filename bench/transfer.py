@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from claims import ROOT, Claim, resampled_claim, write
-from quality import Experiment, Measured, measure
+from quality import Experiment, Measured, asked
 from suffuse.export import export
 from suffuse.training.checkpoint import read_checkpoint
 
@@ -61,7 +61,7 @@ def claims(name: str, way: Way) -> list[Claim]:
     to = ROOT / "bundles" / "transfer" / run.name
     if not to.is_dir():
         export(run, to)
-    measured = measure(Experiment(run.name, "", "accuracy", 0, test=str(run / "test.jsonl")), to)
+    measured = asked(Experiment(run.name, "", "accuracy", 0, test=str(run / "test.jsonl")), to)
     noted = json.loads((run / "noted.json").read_text("utf-8"))
     what = f"TREC-6, trained: {way.what} ({noted['trained']:,} of {noted['parameters']:,} parameters)"
     return [

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from suffuse.bundle import MANIFEST, TOKENIZER, Bundle, Graph, Limits, Manifest, replace_folder, sha256
+from suffuse.bundle import MANIFEST, TOKENIZER, Bundle, Graph, Limits, Manifest, amend, replace_folder, sha256
 from suffuse.errors import BundleError
 from suffuse.tasks import Classification, task_to_dict
 
@@ -247,3 +248,48 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
             replace_folder(target, fill)
         assert str(caught.value) == f"{target}: exists and is no bundle; expected a new name, or a bundle to replace"
     assert thesis.exists()
+
+
+def test_a_bundle_of_an_earlier_version_has_no_evaluation(folder: Path) -> None:
+    rewrite(folder, lambda content: content.pop("evaluation"))
+
+    assert Bundle.open(folder).manifest.evaluation == {}
+
+
+def test_what_is_measured_later_is_written_into_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "tiny")
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+
+    amended = amend(copy, latency=[{"tokens": 8, "p50_ms": 1.5, "p99_ms": 2.0}])
+
+    after = {path.name: path.read_bytes() for path in copy.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"card.md", "suffuse.json"}
+    assert after.keys() == before.keys()
+    assert "| 8 | 1.50 | 2.00 |" in (copy / "card.md").read_text("utf-8")
+    assert amended.manifest.evaluation == {
+        **Bundle.open(tiny_bundle).manifest.evaluation,
+        "latency": [{"tokens": 8, "p50_ms": 1.5, "p99_ms": 2.0}],
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_amending_again_replaces_what_was_said(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "tiny")
+
+    amend(copy, latency=[{"tokens": 8, "p50_ms": 1.5, "p99_ms": 2.0}])
+    amended = amend(copy, latency=[])
+
+    assert amended.manifest.evaluation["latency"] == []
+    assert "Latency" not in (copy / "card.md").read_text("utf-8")
+
+
+def test_a_bundle_stays_when_what_was_measured_cannot_be_written(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "tiny")
+
+    with pytest.raises(TypeError):
+        amend(copy, notes=object())
+
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+        path.name: path.read_bytes() for path in tiny_bundle.iterdir()
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +67,8 @@ class Manifest:
         provenance: package versions, digest of the data, seed.
         files: SHA-256 of every other file, by name.
         suffuse: version that wrote it.
+        evaluation: what is known of it beyond its metrics: intervals, slices, confusion, calibration, and what `amend`
+            added, such as faithfulness and latency.
     """
 
     task: Mapping[str, Any]
@@ -77,6 +79,7 @@ class Manifest:
     provenance: Mapping[str, Any]
     suffuse: str
     files: Mapping[str, str] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of ``suffuse.json``: keys sorted, and a digest over all the rest."""
@@ -177,6 +180,35 @@ class Bundle:
             self.manifest.limits.max_tokens,
             self.manifest.model["pad_token_id"],
         )
+
+
+def amend(path: str | Path, **evaluation: Any) -> Bundle:  # noqa: ANN401 - JSON
+    """Write into a bundle what was measured of it since, and its card anew; all else in it stays as it is.
+
+    Args:
+        path: of the bundle, which is replaced when the new one is whole.
+        evaluation: keys of the manifest's `evaluation`, and what they hold from now on.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        BundleError: no bundle, or a file of it is missing or altered.
+    """
+    # Here, since an archive carries no card: a server amends nothing.
+    from suffuse.card import card  # noqa: PLC0415
+
+    bundle = Bundle.open(path)
+    manifest = replace(bundle.manifest, evaluation={**bundle.manifest.evaluation, **evaluation})
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        (folder / CARD).write_text(card(manifest), "utf-8")
+        files = {**manifest.files, CARD: sha256(folder / CARD)}
+        (folder / MANIFEST).write_text(replace(manifest, files=files).to_json(), "utf-8")
+
+    replace_folder(bundle.path, fill)
+    return Bundle.open(path)
 
 
 def check_digest(where: str, file: IO[bytes], digest: str) -> None:

@@ -5,12 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import suffuse
 from suffuse.bundle import Bundle
 from suffuse.errors import BundleError, ExportError
 from suffuse.export import export, graphs
+from suffuse.training.checkpoint import load_checkpoint, read_checkpoint
+from suffuse.training.fit import best_checkpoint
 
 
 def test_bundle_answers_as_it_was_trained(tiny_bundle: Path) -> None:
@@ -25,6 +28,7 @@ def test_bundle_holds_no_pickle_and_no_path(tiny_bundle: Path, tiny_run: Path) -
         "predict.onnx",
         "suffuse.json",
         "tokenizer.json",
+        "training.svg",
     ]
     assert str(tiny_run.parent) not in (tiny_bundle / "suffuse.json").read_text("utf-8")
 
@@ -45,9 +49,41 @@ def test_card_says_what_the_manifest_says(tiny_bundle: Path) -> None:
     manifest = json.loads((tiny_bundle / "suffuse.json").read_text("utf-8"))
     card = (tiny_bundle / "card.md").read_text("utf-8")
 
-    assert f"| f1_macro | {manifest['metrics']['f1_macro']:.4f} |" in card
+    low, high = manifest["evaluation"]["intervals"]["f1_macro"]
+    assert f"| f1_macro | {manifest['metrics']['f1_macro']:.4f} | {low:.4f} to {high:.4f} |" in card
+    assert f"a temperature of {manifest['evaluation']['calibration']['temperature']:g}," in card
+    assert "Capital letters are read as small ones." in card
+    assert "](training.svg)" in card
     assert "| attention | diffusion over 2 hops |" in card
     assert "| labels | `bad`, `good` |" in card
+
+
+def test_scores_are_those_of_training_at_the_temperature(tiny_bundle: Path, tiny_run: Path) -> None:
+    saved = read_checkpoint(best_checkpoint(tiny_run))
+    model = suffuse.load(tiny_bundle)
+    temperature = saved["suffuse"]["temperature"]
+    text = "a warm and funny film"
+    layer = {name: saved["state_dict"][f"network.classifier.{name}"].numpy() for name in ("weight", "bias")}
+
+    scores = model(text)["scores"]
+
+    loaded = load_checkpoint(best_checkpoint(tiny_run)).network.classifier
+    assert loaded.weight.detach().numpy() * temperature == pytest.approx(layer["weight"], abs=1e-6)
+    logits = model.outputs(model.task.encode([{"text": text}], model.tokens))[0]["logits"] * temperature
+    unscaled = np.exp(logits) / np.exp(logits).sum()
+    assert temperature != 1.0
+    assert abs(scores["good"] - unscaled[1]) > 1e-4
+
+
+def test_checkpoint_that_lies_by_itself_gives_a_bundle_without_a_picture(tiny_run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "somewhere" / "else"
+    alone.mkdir(parents=True)
+    shutil.copyfile(best_checkpoint(tiny_run), alone / "one.ckpt")
+
+    bundle = export(alone / "one.ckpt", tmp_path / "bundle")
+
+    assert "training.svg" not in bundle.manifest.files
+    assert "](training.svg)" not in (bundle.path / "card.md").read_text("utf-8")
 
 
 def test_failed_export_leaves_the_old_bundle(

@@ -86,15 +86,13 @@ def test_a_bundle_answers_the_same_with_it_and_without(explainable_bundle: Path,
     assert not (tiny_bundle / "explain.onnx").exists()
 
 
-def test_graph_names_its_sizes_and_holds_the_weights_once(explainable_bundle: Path) -> None:
+def test_graph_names_its_sizes(explainable_bundle: Path) -> None:
     session = open_graph(explainable_bundle / "explain.onnx")
     shapes = {graph_input.name: graph_input.shape for graph_input in session.get_inputs()}
 
     assert shapes["input_ids"] == ["batch", "length"]
     assert shapes["noise"] == ["batch", "length", 32]
     assert shapes["target"] == ["batch", 2]
-    predict = (explainable_bundle / "predict.onnx").stat().st_size
-    assert (explainable_bundle / "explain.onnx").stat().st_size < predict + 200_000
 
 
 def test_graph_holds_no_trace_of_where_it_was_made(explainable_bundle: Path) -> None:

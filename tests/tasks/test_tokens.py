@@ -163,3 +163,10 @@ def test_windows_change_nothing_for_texts_encoded_after_them(tokenizer_json: str
     tokens.windows(["a b c d e f g"], overlap=2)
 
     assert tokens.encode(["a b c d e f g"])[0].ids == before
+
+
+def test_a_token_goes_by_its_name_in_the_vocabulary(tiny_model: Path) -> None:
+    tokens = Tokens((tiny_model / "tokenizer.json").read_text("utf-8"), 64)
+
+    assert [tokens.name(token_id) for token_id in (0, 2, 3)] == ["[PAD]", "[CLS]", "[SEP]"]
+    assert tokens.name(9_999) == "9999"

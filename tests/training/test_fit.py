@@ -118,7 +118,8 @@ def test_toy_task_is_learned(recipe: Recipe, reviews_csv: Path) -> None:
 def test_run_holds_recipe_metrics_checkpoints_and_rows_held_back(recipe: Recipe, tmp_path: Path) -> None:
     fit(line(recipe))
     files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert files == {"config.yaml", "metrics.csv", "test.jsonl", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    checkpoints = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert files == {"config.yaml", "metrics.csv", "test.jsonl", "training.svg", *checkpoints}
     held_back = [json.loads(text) for text in (tmp_path / "run/test.jsonl").read_text("utf-8").splitlines()]
     assert all(row.keys() == {"text", "label"} for row in held_back)
 
@@ -296,6 +297,32 @@ def test_callbacks_of_the_recipe_come_beside_ours(recipe: Recipe, tmp_path: Path
     fit([f"--config={path}", *line(recipe)])
     assert any(name.startswith("lr-AdamW") for name in metrics(tmp_path / "run")[0])
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+
+def test_rates_and_hop_weights_are_logged(recipe: Recipe, tmp_path: Path) -> None:
+    fit(line(recipe | {"model.num_hops": 3, "model.optimization.attention_learning_rate": 1e-2}))
+    rows = metrics(tmp_path / "run")
+    trained = [row for row in rows if row["train_loss"]]
+    assert all(float(row["attention_learning_rate"]) > float(row["learning_rate"]) for row in trained[:-1])
+    validated = [row for row in rows if row["val_score"]]
+    names = [f"beta_layer{layer}_hop{hop}" for layer in (0, 1) for hop in (2, 3)]
+    assert all(float(row[name]) != 0 for row in validated for name in names)
+
+
+def test_plain_attention_has_no_hop_weights_to_log(recipe: Recipe, tmp_path: Path) -> None:
+    fit(line(recipe | {"model.num_hops": 1}))
+    assert not [name for name in metrics(tmp_path / "run")[0] if "beta" in name or "attention" in name]
+
+
+def test_without_matplotlib_a_line_says_that_there_is_no_picture(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    fit(line(recipe))
+    expected = "no training.svg: matplotlib is missing; install it with: pip install 'suffuse[plots]'"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+    assert not (tmp_path / "run/training.svg").exists()
 
 
 def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,12 +115,37 @@ def test_training_without_an_end_is_refused() -> None:
         rate_factor(math.inf, warmup=0.1)
 
 
-def test_loaded_network_answers_as_the_trained_one(module: TextModule, loaded: TrainedModel) -> None:
+def test_loaded_network_answers_as_the_trained_one_at_the_temperature(module: TextModule, loaded: TrainedModel) -> None:
     inputs = {name: torch.ones(2, 5, dtype=torch.long) for name in loaded.input_names}
     assert module.network is not None
     with torch.no_grad():
         trained = module.network.eval()(**inputs)
-        assert_close(loaded.network(**inputs), trained, atol=0, rtol=0)
+        assert_close(loaded.network(**inputs) * module.evaluation.temperature, trained)
+    assert module.evaluation.temperature != 1.0
+
+
+def test_weights_in_a_checkpoint_are_those_that_training_goes_on_with(module: TextModule, checkpoint: Path) -> None:
+    assert module.network is not None
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]["network.classifier.weight"]
+    assert_close(saved, module.network.classifier.weight.detach(), atol=0, rtol=0)
+
+
+def test_checkpoint_without_a_temperature_is_read_as_it_was(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    del content["suffuse"]["temperature"], content["suffuse"]["evaluation"]
+    torch.save(content, checkpoint)
+    loaded = load_checkpoint(checkpoint)
+    assert_close(loaded.network.classifier.weight, content["state_dict"]["network.classifier.weight"], atol=0, rtol=0)
+    assert loaded.evaluation == {}
+
+
+def test_checkpoint_says_how_many_rows_there_were_and_how_they_were_answered(
+    module: TextModule, loaded: TrainedModel
+) -> None:
+    rows = {"train": len(module.data.train_rows.rows), "validation": len(module.data.validation_rows.rows)}
+    assert loaded.provenance["rows"] == rows
+    assert loaded.evaluation["rows"] == rows["validation"]
+    assert loaded.evaluation["calibration"]["temperature"] == module.evaluation.temperature
 
 
 def test_hop_weights_are_saved_and_loaded(module: TextModule, loaded: TrainedModel) -> None:

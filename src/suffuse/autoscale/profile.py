@@ -32,7 +32,7 @@ dry. By the evening the rain had stopped, the wind had turned to the north, and 
 
 
 @dataclass(frozen=True)
-class _Sized:
+class SizedRow:
     """A row, and how many tokens the model sees of it."""
 
     row: Row
@@ -72,7 +72,7 @@ def measure(
     predictor = load(bundle, threads)
     limits = Limits(MICRO_BATCH_TOKENS, predictor.bundle.manifest.limits.max_tokens, _most_windows(predictor))
     random = Random(0)
-    sized = list(_from_file(predictor, rows)) if rows else list(_made(predictor))
+    sized = list(_from_file(predictor, rows)) if rows else list(prose_rows(predictor))
     batches = list(_drawn(sized, random) if rows else _uniform(sized, random))
     measurements = _measured(Service(predictor), batches, rounds, random, clock=clock, note=note)
     fitted = fit(measurements, limits)
@@ -86,9 +86,21 @@ def measure(
     )
 
 
+def prose_rows(predictor: Predictor) -> Iterator[SizedRow]:
+    """A row of about each length that the model reads; all of a pair but its last text are short."""
+    seen = set()
+    for length in LENGTHS:
+        if length > predictor.bundle.manifest.limits.max_tokens:
+            return
+        one = _made_row(predictor, length)
+        if one.tokens not in seen:
+            seen.add(one.tokens)
+            yield one
+
+
 def _measured(
     service: Service,
-    batches: Sequence[Sequence[_Sized]],
+    batches: Sequence[Sequence[SizedRow]],
     rounds: int,
     random: Random,
     *,
@@ -110,12 +122,12 @@ def _measured(
     )
 
 
-def _sized(predictor: Predictor, row: Row) -> _Sized:
+def _sized(predictor: Predictor, row: Row) -> SizedRow:
     windows = predictor.task.encode([row], predictor.bundle.tokens())
-    return _Sized(row, sum(map(len, windows)))
+    return SizedRow(row, sum(map(len, windows)))
 
 
-def _from_file(predictor: Predictor, source: str) -> Iterator[_Sized]:
+def _from_file(predictor: Predictor, source: str) -> Iterator[SizedRow]:
     for where, row in islice(read_rows(source), MOST_ROWS):
         try:
             yield _sized(predictor, predictor.task.check(row))
@@ -123,19 +135,7 @@ def _from_file(predictor: Predictor, source: str) -> Iterator[_Sized]:
             raise error.at(where) from None
 
 
-def _made(predictor: Predictor) -> Iterator[_Sized]:
-    """A row of about each length that the model reads; all of a pair but its last text are short."""
-    seen = set()
-    for length in LENGTHS:
-        if length > predictor.bundle.manifest.limits.max_tokens:
-            return
-        one = _made_row(predictor, length)
-        if one.tokens not in seen:
-            seen.add(one.tokens)
-            yield one
-
-
-def _made_row(predictor: Predictor, length: int) -> _Sized:
+def _made_row(predictor: Predictor, length: int) -> SizedRow:
     """The longest row of prose that has at most `length` tokens, and at least one word."""
     low, high = 1, length
     while low < high:
@@ -159,7 +159,7 @@ def _most_windows(predictor: Predictor) -> int:
     return len(predictor.task.encode([row], predictor.bundle.tokens()))
 
 
-def _uniform(rows: Sequence[_Sized], random: Random) -> Iterator[list[_Sized]]:
+def _uniform(rows: Sequence[SizedRow], random: Random) -> Iterator[list[SizedRow]]:
     """Batches of rows of one length, and for each size one of all lengths."""
     for size in BATCH_SIZES:
         for one in rows:
@@ -169,15 +169,15 @@ def _uniform(rows: Sequence[_Sized], random: Random) -> Iterator[list[_Sized]]:
             yield _within(MOST_TOKENS, random.choices(rows, k=size))
 
 
-def _drawn(rows: Sequence[_Sized], random: Random) -> Iterator[list[_Sized]]:
+def _drawn(rows: Sequence[SizedRow], random: Random) -> Iterator[list[SizedRow]]:
     for size in BATCH_SIZES:
         for _ in range(BATCHES_OF_FILE):
             yield _within(MOST_TOKENS, random.choices(rows, k=size))
 
 
-def _within(tokens: int, batch: Sequence[_Sized]) -> list[_Sized]:
+def _within(tokens: int, batch: Sequence[SizedRow]) -> list[SizedRow]:
     """The first rows that have so many tokens together, and at least one."""
-    kept: list[_Sized] = []
+    kept: list[SizedRow] = []
     for one in batch:
         if kept and sum(row.tokens for row in kept) + one.tokens > tokens:
             break

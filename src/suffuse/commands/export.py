@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="add explain.onnx, for `suffuse explain`; takes minutes, and as much room again",
+        help="add explain.onnx and attention.onnx, for `suffuse explain`; takes minutes, and as much room again",
     )
 
 

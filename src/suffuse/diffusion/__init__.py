@@ -5,6 +5,7 @@
 | `add_diffusion` | make a model attend over K hops |
 | `diffusion_parameters` | its hop weights, for an optimizer group of their own |
 | `effective_attention` | see the attention matrices that a model in fact applies |
+| `attention_matrices`, `AttentionMatrices` | the same beside plain attention and the hop weights |
 | `diffusion_attention` | the attention function itself, as transformers calls it |
 | `register_attention` | make the name known in a process that unpickles a diffusive model |
 | `ATTENTION_NAME` | that name |
@@ -12,7 +13,9 @@
 
 from suffuse.diffusion.attention import (
     ATTENTION_NAME,
+    AttentionMatrices,
     add_diffusion,
+    attention_matrices,
     diffusion_attention,
     diffusion_parameters,
     effective_attention,
@@ -21,7 +24,9 @@ from suffuse.diffusion.attention import (
 
 __all__ = [
     "ATTENTION_NAME",
+    "AttentionMatrices",
     "add_diffusion",
+    "attention_matrices",
     "diffusion_attention",
     "diffusion_parameters",
     "effective_attention",

@@ -92,6 +92,21 @@ def diffusion_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
             yield parameter
 
 
+@dataclass(frozen=True)
+class AttentionMatrices:
+    """What one attention call applies to its values.
+
+    Args:
+        plain_bhnm: A, (B, H, N, M).
+        effective_bhnm: A + sum beta_k (A^k - A^{k-1}), (B, H, N, M).
+        beta_kh: weights of hops 2..K, (K-1, H); (0, H) where there is one hop.
+    """
+
+    plain_bhnm: Tensor
+    effective_bhnm: Tensor
+    beta_kh: Tensor
+
+
 @contextmanager
 def effective_attention(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Collect the attention that the model's forward passes apply, all hops counted.
@@ -110,8 +125,16 @@ def effective_attention(model: PreTrainedModel) -> Iterator[list[Tensor]]:
         to one, except those of queries that may attend to nothing.
     """
     effective: list[Tensor] = []
-    with _observed(model, lambda call: effective.append(call.effective())):
+    with _observed(model, lambda call: effective.append(call.matrices().effective_bhnm)):
         yield effective
+
+
+@contextmanager
+def attention_matrices(model: PreTrainedModel) -> Iterator[list[AttentionMatrices]]:
+    """As `effective_attention`, with plain attention and the weights of the hops beside it."""
+    matrices: list[AttentionMatrices] = []
+    with _observed(model, lambda call: matrices.append(call.matrices())):
+        yield matrices
 
 
 def diffusion_attention(
@@ -277,11 +300,11 @@ class _Call:
 
         return attend
 
-    def effective(self) -> Tensor:
-        """Return the matrix that this call applies to its values, (B, H, N, M), by applying it to the identity."""
+    def matrices(self) -> AttentionMatrices:
+        """Return the matrices of this call, by applying it to the identity: once, and once a further hop."""
         batch, key_heads, num_keys, _ = self.key_bgmd.shape
         identity_mm = torch.eye(num_keys, dtype=self.query_bhnd.dtype, device=self.query_bhnd.device)
-        attention_bnhm, _ = diffusion_attention(
+        plain_bnhm, _ = sdpa_attention_forward(
             self.module,
             self.query_bhnd,
             self.key_bgmd,
@@ -290,7 +313,12 @@ class _Call:
             scaling=self.scaling,
             is_causal=self.is_causal,
         )
-        return attention_bnhm.transpose(1, 2)
+        plain_bhnm = plain_bnhm.transpose(1, 2)
+        beta_kh = getattr(self.module, _BETA, None)
+        if beta_kh is None:
+            return AttentionMatrices(plain_bhnm, plain_bhnm, plain_bhnm.new_zeros(0, plain_bhnm.shape[1]))
+        effective_bhnm = _add_hops(self.next_hop(), plain_bhnm, beta_kh.to(plain_bhnm.dtype))
+        return AttentionMatrices(plain_bhnm, effective_bhnm, beta_kh)
 
 
 _observer: ContextVar[Callable[[_Call], None]] = ContextVar("suffuse_attention_observer")

@@ -1,29 +1,24 @@
 """Write a bundle from a run: all that is needed to answer, each file with its digest, put in place when whole."""
 
 import importlib.metadata
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 
 import suffuse
 from suffuse.bundle import CARD, MANIFEST, TOKENIZER, Bundle, Graph, Limits, Manifest, replace_folder, sha256
+from suffuse.card import PLOT, card
 from suffuse.errors import BundleError
-from suffuse.export.card import card
-from suffuse.export.gradients import (
-    OUTPUTS,
-    Gradients,
-    baseline_token_id,
-    compare_gradients,
-    embedding_size,
-    export_gradients,
-)
+from suffuse.export.explanations import add_explanations
 from suffuse.export.graphs import compare, export_graph, rounded_up
-from suffuse.tasks import task_to_dict
+from suffuse.tasks import Tokens, task_to_dict
 from suffuse.training.checkpoint import TrainedModel, load_checkpoint
 from suffuse.training.fit import best_checkpoint
+from suffuse.training.run_folder import PLOT as RUN_PLOT
 
 GRAPH = "predict.onnx"
-GRADIENT_GRAPH = "explain.onnx"
 
 
 def export(run: Path, to: Path, report: Callable[[str], None] = lambda _: None, *, explain: bool = False) -> Bundle:
@@ -33,7 +28,7 @@ def export(run: Path, to: Path, report: Callable[[str], None] = lambda _: None, 
         run: a run's folder, whose best checkpoint is taken, or a checkpoint.
         to: folder of the bundle; one that stands there is replaced when the new one is whole.
         report: is told what is being done, a few words each time.
-        explain: add the graph that explanations are computed with, which takes a minute and as much room again.
+        explain: add the graphs that explanations are computed with, which takes minutes and as much room again.
 
     Raises:
         BundleError: there is no run, its checkpoint cannot be read, or `to` is something else than a bundle.
@@ -44,14 +39,34 @@ def export(run: Path, to: Path, report: Callable[[str], None] = lambda _: None, 
         raise BundleError(f"{run}: no checkpoint there; expected the folder of a run, as `suffuse fit` leaves it")
     report("loading the checkpoint")
     trained = load_checkpoint(checkpoint)
-    return write_bundle(trained, to, report, explain=explain)
+    plot = checkpoint.parent.parent / RUN_PLOT
+    return write_bundle(trained, to, report, explain=explain, plot=plot if plot.is_file() else None)
 
 
 def write_bundle(
-    trained: TrainedModel, to: Path, report: Callable[[str], None] = lambda _: None, *, explain: bool = False
+    trained: TrainedModel,
+    to: Path,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    explain: bool = False,
+    plot: Path | None = None,
 ) -> Bundle:
-    """As `export`, of a model that is loaded already."""
-    replace_folder(to, lambda folder: _fill(folder, trained, report, explain=explain))
+    """As `export`, of a model that is loaded already.
+
+    Args:
+        trained: the model.
+        to: as for `export`.
+        report: as for `export`.
+        explain: as for `export`.
+        plot: a picture of the training, for the card.
+    """
+
+    def fill(folder: Path) -> None:
+        if plot:
+            shutil.copyfile(plot, folder / PLOT)
+        _fill(folder, trained, report, explain=explain)
+
+    replace_folder(to, fill)
     return Bundle.open(to)
 
 
@@ -63,23 +78,12 @@ def _fill(folder: Path, trained: TrainedModel, report: Callable[[str], None], *,
     report(f"largest difference in logits: {difference:.1e}")
     manifest = _manifest(trained, difference)
     if explain:
-        manifest = _with_gradients(folder, trained, manifest, report)
+        manifest = add_explanations(folder, trained, manifest, report)
     (folder / TOKENIZER).write_text(trained.tokens.json, "utf-8")
+    manifest = replace(manifest, files=_digests(folder))
     (folder / CARD).write_text(card(manifest), "utf-8")
-    manifest = replace(manifest, files={path.name: sha256(path) for path in sorted(folder.iterdir())})
+    manifest = replace(manifest, files=_digests(folder))
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
-
-
-def _with_gradients(folder: Path, trained: TrainedModel, manifest: Manifest, report: Callable[[str], None]) -> Manifest:
-    """Write the graph of gradients, and say in the manifest what it takes."""
-    network, path = trained.network, folder / GRADIENT_GRAPH
-    report("exporting the gradients to ONNX")
-    export_gradients(network, trained.tokens.max_tokens, path)
-    difference = compare_gradients(network, path, trained.tokens.vocabulary_size, trained.tokens.max_tokens)
-    report(f"largest difference in gradients: {difference:.1e} of the largest")
-    graph = Graph(path.name, Gradients(network).input_names, OUTPUTS, rounded_up(difference))
-    sizes = {"embedding_size": embedding_size(network), "baseline_token_id": baseline_token_id(network)}
-    return replace(manifest, graphs={**manifest.graphs, path.stem: graph}, model={**manifest.model, **sizes})
 
 
 def _manifest(trained: TrainedModel, difference: float) -> Manifest:
@@ -87,10 +91,21 @@ def _manifest(trained: TrainedModel, difference: float) -> Manifest:
     provenance = dict(trained.provenance)
     return Manifest(
         task=task_to_dict(trained.task),
-        model=trained.model,
+        model={**trained.model, "lowercases": _lowercases(trained.tokens)},
         graphs={"predict": Graph(GRAPH, trained.input_names, ("logits",), rounded_up(difference))},
         limits=Limits(max_tokens=trained.tokens.max_tokens),
         metrics=trained.metrics,
         provenance={**provenance, "packages": {**provenance["packages"], **packages}},
         suffuse=suffuse.__version__,
+        evaluation=trained.evaluation,
     )
+
+
+def _lowercases(tokens: Tokens) -> bool:
+    """Whether capital letters make no difference to the model."""
+    capitals, small = tokens.encode([ascii_uppercase, ascii_lowercase])
+    return bool(capitals.ids == small.ids)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(folder.iterdir())}

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suffuse.errors import ExportError
 from suffuse.export.graphs import MAX_BATCH, MAX_DIFFERENCE, bare, open_graph, quiet_exporter, random_batch
+from suffuse.export.written_attention import write_out_attention
 from suffuse.training.models import TextNetwork
 
 OUTPUTS = ("logits", "gradient", "embeddings", "baselines")
@@ -162,20 +162,19 @@ def _word_embeddings(network: TextNetwork) -> Tensor:
 
 
 def _traced(gradients: Gradients, max_tokens: int) -> bytes:
+    write_out_attention(gradients.network.backbone)
     names = gradients.input_names
     example = _example(gradients, max_tokens)
 
     def compute(*inputs: Tensor) -> tuple[Tensor, ...]:
         return gradients.forward(**dict(zip(names, inputs, strict=True)))
 
-    # Of all kernels of attention the written-out one alone has a backward made of plain operators.
-    with sdpa_kernel(SDPBackend.MATH):
-        traced = make_fx(
-            compute,
-            decomposition_table=core_aten_decompositions(),  # type: ignore[arg-type]  # what make_fx is for
-            tracing_mode="symbolic",
-            _allow_non_fake_inputs=True,  # the weights, which thereby become the graph's own
-        )(*example.values())
+    traced = make_fx(
+        compute,
+        decomposition_table=core_aten_decompositions(),  # type: ignore[arg-type]  # what make_fx is for
+        tracing_mode="symbolic",
+        _allow_non_fake_inputs=True,  # the weights, which thereby become the graph's own
+    )(*example.values())
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     length = torch.export.Dim("length", min=1, max=max_tokens)
     sizes: dict[str, dict[int, Any]] = {name: {0: batch, 1: length} for name in names}

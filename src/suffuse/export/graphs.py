@@ -28,14 +28,21 @@ _BATCHES = (1, 5, 32)
 _LENGTHS = (1, 7, 130, 512)
 
 
-def export_graph(network: nn.Module, input_names: Sequence[str], max_tokens: int, path: Path) -> None:
+def export_graph(
+    network: nn.Module,
+    input_names: Sequence[str],
+    max_tokens: int,
+    path: Path,
+    output_names: Sequence[str] = ("logits",),
+) -> None:
     """Write a network as an ONNX graph with dynamic batch and length; the same network gives the same bytes.
 
     Args:
-        network: in evaluation mode; takes `input_names`, each (B, N) integers, and returns logits.
+        network: in evaluation mode; takes `input_names`, each (B, N) integers, and returns `output_names`.
         input_names: ``input_ids``, ``attention_mask`` and others.
         max_tokens: the largest N.
         path: of the file.
+        output_names: of what the network returns.
 
     Raises:
         ExportError: at none of `OPSETS` does torch write a graph that ONNX Runtime opens.
@@ -43,7 +50,7 @@ def export_graph(network: nn.Module, input_names: Sequence[str], max_tokens: int
     failures = []
     for opset in OPSETS:
         try:
-            _export(network, input_names, max_tokens, path, opset)
+            path.write_bytes(bare(_exported(network, (input_names, output_names), max_tokens, opset)))
             open_graph(path)
         except Exception as error:  # torch and ONNX Runtime have a dozen kinds
             failures.append(f"opset {opset}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
@@ -120,7 +127,10 @@ def random_batch(
     }
 
 
-def _export(network: nn.Module, input_names: Sequence[str], max_tokens: int, path: Path, opset: int) -> None:
+def _exported(
+    network: nn.Module, names: tuple[Sequence[str], Sequence[str]], max_tokens: int, opset: int
+) -> onnx.ModelProto:
+    input_names, output_names = names
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     length = torch.export.Dim("length", min=1, max=max_tokens)
     # A tensor each: the exporter would take one tensor for one input, whatever its names.
@@ -132,14 +142,14 @@ def _export(network: nn.Module, input_names: Sequence[str], max_tokens: int, pat
             kwargs=example,
             dynamo=True,
             input_names=list(input_names),
-            output_names=["logits"],
+            output_names=list(output_names),
             dynamic_shapes={name: {0: batch, 1: length} for name in input_names},
             opset_version=opset,
             verbose=False,
         )
     if program is None:
         raise ExportError("torch.onnx.export returned no program; use the versions in constraints.txt")
-    path.write_bytes(bare(program.model_proto))
+    return program.model_proto
 
 
 def bare(model: onnx.ModelProto) -> bytes:

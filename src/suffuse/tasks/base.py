@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from suffuse.errors import InputError, RowError, brief
+from suffuse.tasks.decisions import Decisions
 from suffuse.tasks.explained import Target
 from suffuse.tasks.tokens import Tokens, as_inputs
 
@@ -176,8 +177,51 @@ class Task(ABC):
         """One answer a row from the outputs of its windows (without the batch axis), in the order of the rows."""
 
     @abstractmethod
+    def tallies(self, answers: Sequence[Answer], targets: Sequence[Any]) -> NDArray[np.float64]:
+        """What each answer, against what `target` gave for its row, adds to the sums that make metrics, (R, K)."""
+
+    @abstractmethod
+    def measured(self, totals_bk: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Measures from sums of `tallies`; `metric` is among them.
+
+        Args:
+            totals_bk: over all rows, over a part of them, or over resamples, which are measured together, (B, K).
+
+        Returns:
+            Values by name, (B,) each.
+        """
+
     def metrics(self, answers: Sequence[Answer], targets: Sequence[Any]) -> dict[str, float]:
-        """Measures of answers against what `target` gave for their rows; `metric` is among them."""
+        """Measures of answers against what `target` gave for their rows."""
+        totals_k = self.tallies(answers, targets).sum(axis=0)
+        return {name: float(values_b[0]) for name, values_b in self.measured(totals_k[None]).items()}
+
+    @property
+    def most_windows(self) -> int:
+        """Most windows that a row is read in; what lies beyond is left out."""
+        return int(getattr(self, "max_windows", 1))
+
+    @property
+    def slice_metric(self) -> str:
+        """The measure that parts of the rows are compared by; not a mean over labels, of which a part may hold few."""
+        return self.metric
+
+    def confusions(self, answers: Sequence[Answer], targets: Sequence[Any]) -> list[tuple[str, str]]:  # noqa: ARG002
+        """Each label that was expected beside what was answered, `NOTHING` on either side; none for other tasks."""
+        return []
+
+    def decisions(
+        self,
+        rows: Sequence[Row],  # noqa: ARG002 - not every task chooses
+        windows: Sequence[Window],  # noqa: ARG002
+        outputs: Sequence[Arrays],  # noqa: ARG002
+    ) -> Decisions | None:
+        """The choices that the scores of answers are probabilities of; none where scores are no probabilities."""
+        return None
+
+    def tempered(self, temperature: float) -> "Task":  # noqa: ARG002 - most tasks only compare logits
+        """The task that gives the same answers, all but their scores, once all logits are divided by `temperature`."""
+        return self
 
     def calibrate(
         self,

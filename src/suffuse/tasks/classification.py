@@ -29,8 +29,9 @@ from suffuse.tasks.base import (
     check_present,
     describe,
 )
+from suffuse.tasks.decisions import NOTHING, Decisions, yes_or_no
 from suffuse.tasks.explained import Target, check_target, token_places
-from suffuse.tasks.metrics import accuracy, exact_match, f1_scores
+from suffuse.tasks.metrics import Sets, exact_match, f1_scores, set_tallies
 from suffuse.tasks.tokens import Tokens
 
 TEXT = Field("text", "the text to classify")
@@ -173,22 +174,71 @@ class Classification(Task):
         """Places of the tokens of the text, or of both."""
         return [token_places(part) for _, part, _ in self._parts(tokens.located(*self._texts([row])))]
 
-    def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[int, ...]]) -> dict[str, float]:
-        """Accuracy and F1 (macro), or with several labels exact match and F1 (macro and micro)."""
-        expected = np.zeros((len(targets), len(self.labels)), dtype=bool)
-        given = np.zeros_like(expected)
-        for index, (answer, indices) in enumerate(zip(answers, targets, strict=True)):
-            expected[index, list(indices)] = True
-            chosen = answer["labels"] if self.multi_label else [answer["label"]]
-            given[index, [self.labels.index(label) for label in chosen]] = True
-        measured = exact_match(given, expected) if self.multi_label else accuracy(given, expected)
-        return {**measured, **f1_scores(given, expected)}
+    def tallies(self, answers: Sequence[Answer], targets: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+        """As `set_tallies`."""
+        given = [[self.labels.index(label) for label in self._answered(answer)] for answer in answers]
+        return set_tallies(self._sets(given), self._sets(targets))
+
+    def measured(self, totals_bk: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Accuracy and F1 (macro and micro), or with several labels exact match and F1."""
+        return {"exact_match" if self.multi_label else "accuracy": exact_match(totals_bk), **f1_scores(totals_bk)}
+
+    @property
+    def most_windows(self) -> int:
+        """One for a pair, else `max_windows`."""
+        return 1 if self.pair else self.max_windows
+
+    @property
+    def slice_metric(self) -> str:
+        """Accuracy, or with several labels F1 over all decisions."""
+        return "f1_micro" if self.multi_label else "accuracy"
+
+    def confusions(self, answers: Sequence[Answer], targets: Sequence[tuple[int, ...]]) -> list[tuple[str, str]]:
+        """The label of each row and the one given; of several those in both sets, those missed, those too many."""
+        pairs: list[tuple[str, str]] = []
+        for answer, indices in zip(answers, targets, strict=True):
+            given, expected = self._answered(answer), [self.labels[index] for index in indices]
+            if self.multi_label:
+                pairs += [(label, label if label in given else NOTHING) for label in expected]
+                pairs += [(NOTHING, label) for label in given if label not in expected]
+            else:
+                pairs.append((expected[0], given[0]))
+        return pairs
+
+    def decisions(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> Decisions | None:
+        """The label of each row, or with several each label of each row, given or not."""
+        if not windows:
+            return None
+        targets = [self.target(row) for row in rows]
+        _, logits_rc = _pooled(windows, outputs)
+        if self.multi_label:
+            return yes_or_no("each label of each row", logits_rc, self._sets(targets))
+        return Decisions(
+            "the label of each row", logits_rc, np.array(targets, dtype=np.int64).ravel(), np.arange(len(rows))
+        )
+
+    def tempered(self, temperature: float) -> "Classification":
+        """The task with the threshold at the score that the same logit now has."""
+        if not 0.0 < self.threshold < 1.0:
+            return self
+        odds = (self.threshold / (1.0 - self.threshold)) ** (1.0 / temperature)
+        return replace(self, threshold=odds / (1.0 + odds))
+
+    def _answered(self, answer: Answer) -> list[str]:
+        labels: list[str] = answer["labels"] if self.multi_label else [answer["label"]]
+        return labels
+
+    def _sets(self, indices: Sequence[Sequence[int]]) -> Sets:
+        sets = np.zeros((len(indices), len(self.labels)), dtype=bool)
+        for row, chosen in zip(sets, indices, strict=True):
+            row[list(chosen)] = True
+        return sets
 
     def _texts(self, rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
         return [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows] if self.pair else None
 
     def _parts(self, encodings: Sequence[Encoding]) -> list[tuple[int, Encoding, bool]]:
-        most = 1 if self.pair else self.max_windows
+        most = self.most_windows
         parts: list[tuple[int, Encoding, bool]] = []
         for index, encoding in enumerate(encodings):
             # Where one text was cut, what overflows is the rest of it, in windows as long as the first.

@@ -7,23 +7,28 @@ Sets = NDArray[np.bool_]
 """(rows, labels): whether a row has a label."""
 
 
-def accuracy(given: Sets, expected: Sets) -> dict[str, float]:
-    """Share of rows whose one label is right."""
-    return {"accuracy": _exact(given, expected)}
+def set_tallies(given: Sets, expected: Sets) -> NDArray[np.float64]:
+    """What each row adds to the sums that the measures of sets are made of, (R, 2C + 2).
+
+    For each label whether it is in both sets, and in how many it is; whether the sets are equal; 1.
+    """
+    counts_rc = given.astype(np.int8) + expected
+    equal_r1 = (given == expected).all(axis=1, keepdims=True)
+    return np.concatenate([given & expected, counts_rc, equal_r1, np.ones_like(equal_r1)], axis=1).astype(np.float64)
 
 
-def exact_match(given: Sets, expected: Sets) -> dict[str, float]:
-    """Share of rows whose whole set of labels is right."""
-    return {"exact_match": _exact(given, expected)}
+def exact_match(totals_bk: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of rows whose whole set of labels is right, from each of B sums of `set_tallies`, (B,)."""
+    shares_b: NDArray[np.float64] = totals_bk[:, -2] / np.maximum(totals_bk[:, -1], 1)
+    return shares_b
 
 
-def f1_scores(given: Sets, expected: Sets) -> dict[str, float]:
-    """F1 as the mean over labels (macro) and over all decisions (micro); a label never met or given counts as 0."""
-    hits_c = (given & expected).sum(axis=0)
-    total_c = given.sum(axis=0) + expected.sum(axis=0)
-    macro = np.divide(2 * hits_c, total_c, out=np.zeros(len(total_c)), where=total_c > 0).mean()
-    return {"f1_macro": float(macro), "f1_micro": float(2 * hits_c.sum() / max(total_c.sum(), 1))}
+def f1_scores(totals_bk: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """F1 as the mean over labels (macro) and over all decisions (micro), from each of B sums of `set_tallies`, (B,).
 
-
-def _exact(given: Sets, expected: Sets) -> float:
-    return float((given == expected).all(axis=1).mean())
+    A label never met or given counts as 0.
+    """
+    hits_bc, counts_bc = np.split(totals_bk[:, :-2], 2, axis=1)
+    f1_bc = np.divide(2 * hits_bc, counts_bc, out=np.zeros_like(hits_bc), where=counts_bc > 0)
+    micro_b = 2 * hits_bc.sum(axis=1) / np.maximum(counts_bc.sum(axis=1), 1)
+    return {"f1_macro": f1_bc.mean(axis=1), "f1_micro": micro_b}

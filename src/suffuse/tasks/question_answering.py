@@ -29,6 +29,7 @@ from suffuse.tasks.base import (
     Window,
     as_windows,
 )
+from suffuse.tasks.decisions import ABSENT, Decisions
 from suffuse.tasks.explained import Target, check_target, token_places
 from suffuse.tasks.squad_metrics import best_threshold, match
 from suffuse.tasks.tokens import Tokens
@@ -185,11 +186,45 @@ class QuestionAnswering(Task):
         """Places of the tokens of question and context."""
         return [token_places(part) for _, part, _ in self._parts([row], tokens)]
 
-    def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[str, ...]]) -> dict[str, float]:
+    def tallies(self, answers: Sequence[Answer], targets: Sequence[tuple[str, ...]]) -> NDArray[np.float64]:
+        """Exact match, F1, and 1, (R, 3)."""
+        pairs = zip(answers, targets, strict=True)
+        return np.array([(*match(answer["answer"], accepted), 1.0) for answer, accepted in pairs]).reshape(-1, 3)
+
+    def measured(self, totals_bk: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Exact match and F1 of words, as shares, by the definition of SQuAD."""
-        matches = [match(answer["answer"], accepted) for answer, accepted in zip(answers, targets, strict=True)]
-        exact, f1 = np.array(matches).mean(axis=0).tolist()
-        return {"exact_match": exact, "f1": f1}
+        exact_b, f1_b = (totals_bk[:, :2] / np.maximum(totals_bk[:, 2:], 1)).T
+        return {"exact_match": exact_b, "f1": f1_b}
+
+    def confusions(self, answers: Sequence[Answer], targets: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
+        """Whether there is an answer, and whether one was given, where rows may be without."""
+        if not self.no_answer:
+            return []
+        pairs = zip(answers, targets, strict=True)
+        return [
+            (ANSWER if accepted else NO_ANSWER, ANSWER if answer["answer"] else NO_ANSWER) for answer, accepted in pairs
+        ]
+
+    def decisions(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> Decisions | None:
+        """The first and the last token of the answer in each window, or position 0 twice: what training looks at."""
+        if not windows:
+            return None
+        longest = max(map(len, windows))
+        logits_w2n = np.full((len(windows), 2, longest), ABSENT)
+        for logits_2n, window, output in zip(logits_w2n, windows, outputs, strict=True):
+            logits_2n[:, : len(window)] = output["logits"][: len(window)].T
+        targets_w2 = np.stack(self.targets(windows, rows))
+        rows_d = np.repeat([window.row for window in windows], 2)
+        return Decisions(
+            "the first and the last token of the answer in each window",
+            logits_w2n.reshape(-1, longest),
+            targets_w2.ravel(),
+            rows_d,
+        )
+
+    def tempered(self, temperature: float) -> "QuestionAnswering":
+        """The task with the threshold for no answer divided, as logits are."""
+        return replace(self, no_answer_threshold=self.no_answer_threshold / temperature)
 
     def calibrate(
         self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]

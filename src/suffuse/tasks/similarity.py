@@ -29,6 +29,8 @@ from suffuse.tasks.tokens import Tokens
 TEXT = Field("text", "the first text of the pair")
 TEXT_PAIR = Field("text_pair", "the text to compare it with")
 
+_ROUNDING = 1e-12
+"""Share of a sum of squares below which what is left of it is rounding."""
 SCORE = "score"
 SCORE_DIGITS = 6
 """Decimals of a score in an answer: finer than float32 differs between machines."""
@@ -132,21 +134,42 @@ class Similarity(Task):
         """Places of the tokens of both texts."""
         return [token_places(encoding) for encoding in tokens.located(*_pair([row]))]
 
-    def metrics(self, answers: Sequence[Answer], targets: Sequence[float]) -> dict[str, float]:
+    def tallies(self, answers: Sequence[Answer], targets: Sequence[float]) -> NDArray[np.float64]:
+        """Moments of ranks and of values, (R, 12); ranks are those among all answers, also where fewer are summed."""
+        given, expected = np.array([answer["score"] for answer in answers]), np.array(targets, dtype=np.float64)
+        return np.concatenate([_moments(_ranks(given), _ranks(expected)), _moments(given, expected)], axis=1)
+
+    def measured(self, totals_bk: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Correlation of ranks (Spearman) and of values (Pearson); 0 where all answers, or all targets, are equal."""
-        given, expected = np.array([answer["score"] for answer in answers]), np.array(targets)
-        return {"spearman": _pearson(_ranks(given), _ranks(expected)), "pearson": _pearson(given, expected)}
+        return {"spearman": _correlation(totals_bk[:, :6]), "pearson": _correlation(totals_bk[:, 6:])}
 
 
 def _pair(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     return [row[TEXT.name] for row in rows], [row[TEXT_PAIR.name] for row in rows]
 
 
-def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    if (first == first[0]).all() or (second == second[0]).all():
-        return 0.0
-    first, second = first - first.mean(), second - second.mean()
-    return float(np.clip(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)), -1.0, 1.0))
+def _moments(first_r: NDArray[np.float64], second_r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each row adds to the sums that a correlation is made of, (R, 6)."""
+    x_r, y_r = _standard(first_r), _standard(second_r)
+    return np.stack([np.ones_like(x_r), x_r, y_r, x_r * x_r, y_r * y_r, x_r * y_r], axis=1)
+
+
+def _standard(values_r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Around 0 and within -1 and 1: correlations stay as they are, and sums of squares lose no digits."""
+    if not len(values_r) or (values_r == values_r[0]).all():
+        return np.zeros_like(values_r)
+    centred_r = values_r - values_r.mean()
+    standard_r: NDArray[np.float64] = centred_r / np.abs(centred_r).max()
+    return standard_r
+
+
+def _correlation(sums_b6: NDArray[np.float64]) -> NDArray[np.float64]:
+    n, x, y, xx, yy, xy = sums_b6.T
+    n = np.maximum(n, 1)
+    spread_x, spread_y = xx - x * x / n, yy - y * y / n
+    differs = (spread_x > _ROUNDING * xx) & (spread_y > _ROUNDING * yy)
+    product = np.sqrt(np.where(differs, spread_x * spread_y, 1.0))
+    return np.where(differs, np.clip((xy - x * y / n) / product, -1.0, 1.0), 0.0)
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

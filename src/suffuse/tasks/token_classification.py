@@ -11,6 +11,7 @@ from tokenizers import Encoding
 
 from suffuse.errors import DataError
 from suffuse.tasks.base import Answer, Arrays, Field, Head, Level, Loss, Row, Task, Window, as_windows
+from suffuse.tasks.decisions import NOTHING, Decisions
 from suffuse.tasks.explained import Target, check_target, token_places
 from suffuse.tasks.tagged_rows import ENTITIES, TAGS, TEXT, TOKENS, check_tokens, some, tags_of, text_of, word_spans_of
 from suffuse.tasks.tags import OUTSIDE, Entity, best_sequences, complete, entities, is_tag, marks_ends, spell, tag_label
@@ -122,14 +123,7 @@ class TokenClassification(Task):
         A word's scores are those of its first token, in the window that shows most of what stands around it. An
         entity's score is the mean probability of its words' tags. ``truncated`` says that the text was cut.
         """
-        found: list[_Units] = []
-        logits: list[NDArray[np.float64]] = []
-        place = 0
-        for index, parts in _by_row(windows):
-            pieces = self._pieces(parts)
-            found.append(_units(word_spans_of(rows[index]), pieces))
-            logits.append(pieces.gathered(found[-1].first_u, outputs[place : place + len(parts)], len(self.tags)))
-            place += len(parts)
+        found, logits = self._tagged(rows, windows, outputs)
         if not found:
             return []
         log_probabilities_uc = _log_softmax(np.concatenate(logits))
@@ -175,19 +169,65 @@ class TokenClassification(Task):
         """The text, or the tokens joined by spaces."""
         return (text_of(row),)
 
-    def metrics(self, answers: Sequence[Answer], targets: Sequence[tuple[Entity, ...]]) -> dict[str, float]:
-        """Precision, recall and F1 over all entities; one is right if its start, end and label are as expected."""
-        hits = given = expected = 0
+    def tallies(self, answers: Sequence[Answer], targets: Sequence[tuple[Entity, ...]]) -> NDArray[np.float64]:
+        """Entities that are right, that were given, that were expected, (R, 3)."""
+        tallies = []
         for answer, wanted in zip(answers, targets, strict=True):
             got = {(entity["start"], entity["end"], entity["label"]) for entity in answer["entities"]}
-            hits += len(got & {tuple(entity) for entity in wanted})
-            given += len(got)
-            expected += len(wanted)
-        return {
-            "precision": hits / given if given else 0.0,
-            "recall": hits / expected if expected else 0.0,
-            "f1": 2 * hits / (given + expected) if given + expected else 0.0,
+            tallies.append((len(got & {tuple(entity) for entity in wanted}), len(got), len(wanted)))
+        return np.array(tallies, dtype=np.float64).reshape(-1, 3)
+
+    def measured(self, totals_bk: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Precision, recall and F1 over all entities; one is right if its start, end and label are as expected."""
+        hits_b, given_b, expected_b = totals_bk.T
+        return {  # without any there are no hits either
+            "precision": hits_b / np.maximum(given_b, 1),
+            "recall": hits_b / np.maximum(expected_b, 1),
+            "f1": 2 * hits_b / np.maximum(given_b + expected_b, 1),
         }
+
+    def confusions(self, answers: Sequence[Answer], targets: Sequence[tuple[Entity, ...]]) -> list[tuple[str, str]]:
+        """Labels of entities with the same start and end; others were missed, or are too many."""
+        pairs: list[tuple[str, str]] = []
+        for answer, wanted in zip(answers, targets, strict=True):
+            given = {(entity["start"], entity["end"]): entity["label"] for entity in answer["entities"]}
+            expected = {(entity.first, entity.end): entity.label for entity in wanted}
+            pairs += [(label, given.get(span, NOTHING)) for span, label in expected.items()]
+            pairs += [(NOTHING, label) for span, label in given.items() if span not in expected]
+        return pairs
+
+    def decisions(self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]) -> Decisions | None:
+        """The tag of each word."""
+        found, logits = self._tagged(rows, windows, outputs)
+        if not sum(len(units.first_u) for units in found):
+            return None
+        ends_marked = marks_ends(self.tags)
+        tags = [
+            tag
+            for row, units in zip(rows, found, strict=True)
+            for tag in spell(self.target(row), units.spans_u2[:, 0].tolist(), ends_marked=ends_marked)
+        ]
+        indices = {tag: index for index, tag in enumerate(self.tags)}
+        return Decisions(
+            "the tag of each word",
+            np.concatenate(logits),
+            np.array([indices[tag] for tag in tags], dtype=np.int64),
+            np.repeat(np.arange(len(found)), [len(units.first_u) for units in found]),
+        )
+
+    def _tagged(
+        self, rows: Sequence[Row], windows: Sequence[Window], outputs: Sequence[Arrays]
+    ) -> tuple[list["_Units"], list[NDArray[np.float64]]]:
+        """What gets a tag, and its logits (U, C), of each row."""
+        found: list[_Units] = []
+        logits: list[NDArray[np.float64]] = []
+        place = 0
+        for index, parts in _by_row(windows):
+            pieces = self._pieces(parts)
+            found.append(_units(word_spans_of(rows[index]), pieces))
+            logits.append(pieces.gathered(found[-1].first_u, outputs[place : place + len(parts)], len(self.tags)))
+            place += len(parts)
+        return found, logits
 
     def _parts(self, rows: Sequence[Row], tokens: Tokens) -> list[tuple[int, Encoding, bool]]:
         windows = tokens.windows([text_of(row) for row in rows], overlap=self._overlap(tokens.max_tokens))

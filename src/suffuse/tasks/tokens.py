@@ -40,6 +40,10 @@ class Tokens:
         """Number of token ids, added tokens included."""
         return int(self._tokenizer.get_vocab_size())
 
+    def name(self, token_id: int) -> str:
+        """How the vocabulary spells a token, such as ``[CLS]``; the number itself where it has no such token."""
+        return str(self._tokenizer.id_to_token(token_id) or token_id)
+
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
         """Encode texts, or pairs of texts, with special tokens; the longer text of a pair is cut first.
 

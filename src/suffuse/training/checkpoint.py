@@ -4,11 +4,12 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from suffuse.errors import BundleError
 from suffuse.tasks import Task, Tokens, task_from_dict
@@ -30,10 +31,13 @@ class TrainedModel:
     model: Mapping[str, Any]
     metrics: Mapping[str, float]
     provenance: Mapping[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_checkpoint(path: Path) -> TrainedModel:
     """Load a checkpoint of `TextModule`, weights only: nothing in the file is run. Adapters are merged.
+
+    Its temperature is folded into the last layer, whose logits are then the trained ones divided by it.
 
     Raises:
         BundleError: the file is no such checkpoint.
@@ -58,6 +62,8 @@ def load_checkpoint(path: Path) -> TrainedModel:
         ) from None
     if lora:
         merge_adapters(backbone)
+    temperature = saved.get("temperature", 1.0)  # checkpoints of earlier versions have none
+    _divide(network.classifier, temperature)
     model = {
         "source": saved["model"],
         "type": backbone.config.model_type,
@@ -66,7 +72,16 @@ def load_checkpoint(path: Path) -> TrainedModel:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     tokens = Tokens(saved["tokenizer"], saved["max_tokens"], saved["pad_token_id"])
-    return TrainedModel(task, tokens, network.eval(), network.input_names, model, saved["metrics"], saved["provenance"])
+    return TrainedModel(
+        task.tempered(temperature),
+        tokens,
+        network.eval(),
+        network.input_names,
+        model,
+        saved["metrics"],
+        saved["provenance"],
+        json.loads(saved.get("evaluation", "{}")),
+    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -90,3 +105,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             return checkpoint
         reason = "it was not written by `suffuse fit`"
     raise BundleError(f"{path}: not a usable checkpoint: {reason}; expected one of `suffuse fit`: train again")
+
+
+@torch.no_grad()
+def _divide(layer: nn.Linear, divisor: float) -> None:
+    """Have a layer put out its outputs divided."""
+    layer.weight.div_(divisor)
+    layer.bias.div_(divisor)

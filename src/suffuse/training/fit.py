@@ -101,7 +101,8 @@ def fit(arguments: Sequence[str]) -> Path:
         arguments: of LightningCLI: ``--config configs/sentiment.yaml --trainer.max_epochs 2``.
 
     Returns:
-        The run's folder, with config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, and test.jsonl.
+        The run's folder, with config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, test.jsonl, and
+        training.svg where matplotlib is installed.
 
     Raises:
         InputError: an option, rows, labels or the model cannot be used.

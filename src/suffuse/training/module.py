@@ -15,11 +15,13 @@ from torch import Tensor, distributed, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from suffuse.diffusion import diffusion_parameters
 from suffuse.errors import BundleError
 from suffuse.tasks import Arrays, Row, Task, Tokens, Window, task_to_dict
 from suffuse.training.checkpoint import KEY, TrainedModel, load_checkpoint, read_checkpoint
 from suffuse.training.data import TextData
 from suffuse.training.encoded import Batch, EncodedRows, to_numpy
+from suffuse.training.evaluation import Evaluation, evaluate
 from suffuse.training.losses import LOSSES, LossFunction, LossOptions, loss_function
 from suffuse.training.models import (
     TextNetwork,
@@ -46,6 +48,10 @@ __all__ = [
 
 SCORE = "val_score"
 """The task's own metric on the validation rows, under one name for callbacks; higher is better."""
+RATE, ATTENTION_RATE = "learning_rate", "attention_learning_rate"
+"""Names of what is logged while training."""
+BETA = "beta_layer"
+"""How the names of hop weights begin that are logged at each validation: ``beta_layer0_hop2``."""
 _RANDOM = "suffuse_random"
 
 
@@ -90,9 +96,14 @@ class TextModule(lightning.LightningModule):
         self.task: Task | None = None
         self.calibrated: Task | None = None
         self.network: TextNetwork | None = None
-        self.metrics: dict[str, float] = {}
+        self.evaluation = Evaluation()
         self._loss: LossFunction
         self._depths: list[list[nn.Parameter]]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Measures of the last validation."""
+        return self.evaluation.metrics
 
     @property
     def data(self) -> TextData:
@@ -129,6 +140,7 @@ class TextModule(lightning.LightningModule):
         logits = network(**self._wanted(batch["inputs"]))
         loss = self._loss(logits, batch["targets"], batch["inputs"]["attention_mask"])
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["windows"]))
+        self.log_dict(self._rates())
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -158,11 +170,11 @@ class TextModule(lightning.LightningModule):
         self.on_validation_epoch_start()
         rows, windows, outputs = _complete(self.data.validation_rows, measured.outputs)
         self.calibrated = task.calibrate(rows, windows, outputs)
-        answers = self.calibrated.decode(rows, windows, outputs)
-        self.metrics = self.calibrated.metrics(answers, [task.target(row) for row in rows])
+        self.evaluation = evaluate(self.calibrated, rows, windows, outputs)
         self.log("val_loss", measured.loss, sync_dist=True)
         self.log_dict({f"val_{name}": value for name, value in self.metrics.items()}, sync_dist=True)
         self.log(SCORE, self.metrics[task.metric], prog_bar=True, sync_dist=True)
+        self.log_dict(self._hop_weights(), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over the groups of `parameter_groups`."""
@@ -175,6 +187,8 @@ class TextModule(lightning.LightningModule):
             # Lightning clips no gradients in mixed precision where the kernel is fused.
             fused=not self.trainer.precision.endswith("-mixed"),
         )
+        are_hops_trained = any(parameter.requires_grad for parameter in diffusion_parameters(network))
+        self._rated = {RATE: 0} | ({ATTENTION_RATE: -1} if are_hops_trained else {})  # as `parameter_groups` has them
         schedule = LambdaLR(optimizer, rate_factor(self.trainer.estimated_stepping_batches, settings.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -188,6 +202,20 @@ class TextModule(lightning.LightningModule):
             reached = int(self._epochs_done() / self.transfer.unfreeze_every)
             for parameter in still_frozen(self._depths, reached):
                 parameter.grad = None
+
+    def _rates(self) -> dict[str, float]:
+        """Learning rates of the top of the network and of the hop weights, if those are trained."""
+        groups = self.trainer.optimizers[0].param_groups
+        return {name: groups[index]["lr"] for name, index in self._rated.items()}
+
+    def _hop_weights(self) -> dict[str, float]:
+        """Mean over the heads of each layer's beta, for each hop beyond the first."""
+        _, network = self._built()
+        return {
+            f"{BETA}{layer}_hop{hop}": float(beta_h.detach().mean())
+            for layer, beta_kh in enumerate(diffusion_parameters(network))
+            for hop, beta_h in enumerate(beta_kh, start=2)
+        }
 
     def _epochs_done(self) -> float:
         """How far the training is, as a function of the step alone, so that a resumed run agrees."""
@@ -212,6 +240,8 @@ class TextModule(lightning.LightningModule):
             "model": source_name(self.model),
             "num_hops": self.num_hops,
             "metrics": dict(self.metrics),
+            "temperature": self.evaluation.temperature,
+            "evaluation": json.dumps(self.evaluation.details),
             "provenance": self._provenance(),
         }
         checkpoint[_RANDOM] = [state.cpu() for state in _random_states(self.device)]
@@ -255,11 +285,17 @@ class TextModule(lightning.LightningModule):
         seed = os.environ.get("PL_GLOBAL_SEED")
         return {
             "data": self.data.digests,
+            "rows": self._row_counts(),
             "model": source_name(self.model),
             "packages": {name: importlib.metadata.version(name) for name in ("lightning", "torch", "transformers")},
             "seed": int(seed) if seed else None,
             "training": {"transfer": asdict(self.transfer), "loss": asdict(self.loss_options)},
         }
+
+    def _row_counts(self) -> dict[str, int]:
+        """Rows by what they are for; of streamed ones nobody knows how many there are."""
+        counts = {"validation": len(self.data.validation_rows.rows)}
+        return counts if self.data.loading.streaming else {"train": len(self.data.train_rows.rows), **counts}
 
     def _wanted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         _, network = self._built()

@@ -1,6 +1,7 @@
 """The folder of a run: which files it holds, and how they stay whole, whatever happens while they are written."""
 
 import csv
+import importlib.util
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from suffuse.training.data import TextData
-from suffuse.training.module import SCORE
+from suffuse.training.module import SCORE, TextModule
 from suffuse.training.prepared import REJECTS, line_count
 
 BEST = "best.ckpt"
@@ -25,6 +26,7 @@ LAST = "last.ckpt"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.csv"
 RECIPE = "config.yaml"
+PLOT = "training.svg"
 LONGEST_LOSS = timedelta(minutes=10)
 """How much of a training a crash costs, at most."""
 TEST_ROWS = "test.jsonl"
@@ -59,9 +61,10 @@ def checkpoint_callbacks(run: Path) -> list[Callback]:
 
 
 class RunFolder(Callback):
-    """Writes the recipe and the rows held back, and clears away what an earlier run of that name left.
+    """Writes the recipe and the rows held back, clears away an earlier run of that name, and draws the course.
 
-    At the start of training, when rows, labels and model have proved usable: until then the earlier run stays.
+    The former at the start of training, when rows, labels and model have proved usable: until then the earlier run
+    stays.
 
     Args:
         path: the folder.
@@ -80,7 +83,7 @@ class RunFolder(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if not self._resumed:
-            for name in (f"{CHECKPOINTS}/{BEST}", f"{CHECKPOINTS}/{LAST}", TEST_ROWS, REJECTS):
+            for name in (f"{CHECKPOINTS}/{BEST}", f"{CHECKPOINTS}/{LAST}", TEST_ROWS, REJECTS, PLOT):
                 (self.path / name).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / RECIPE).write_text(self._recipe, "utf-8")
@@ -100,6 +103,23 @@ class RunFolder(Callback):
                 kept = [row for row in self._earlier if int(row["step"]) < trainer.global_step]
                 logger.experiment.metrics = kept + logger.experiment.metrics
                 logger.save()
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Draw what was logged, where matplotlib is installed."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                logger.save()
+        rows = _read_metrics(self.path / METRICS)
+        if not rows or not isinstance(module, TextModule):
+            return
+        if importlib.util.find_spec("matplotlib") is None:
+            _say(f"no {PLOT}: matplotlib is missing; install it with: pip install 'suffuse[plots]'")
+            return
+        from suffuse.training.plots import draw_training  # noqa: PLC0415 - an extra
+
+        draw_training(rows, self.path / PLOT, module.data.task.metric)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
