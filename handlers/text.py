@@ -19,8 +19,24 @@ class TextHandler:
     def handle(self, requests: list[dict[str, Any]], context: Any) -> list[str]:  # noqa: ANN401
         """One reply a request; it never raises, since an exception would fail the whole batch."""
         # "data" is what gRPC clients send, "body" a REST body.
-        replies = self.service.replies([request.get("data", request.get("body")) for request in requests])
+        bodies = [request.get("data", request.get("body")) for request in requests]
+        replies = self.service.replies(bodies, _explained(requests, context))
         for index, reply in enumerate(replies):
             context.set_response_content_type(index, "application/json")
+            for name, value in reply.headers.items():
+                context.set_response_header(index, name, value)
             context.set_response_status(reply.status, reply.reason, index)
         return [reply.body for reply in replies]
+
+
+def _explained(requests: list[dict[str, Any]], context: Any) -> dict[int, object]:  # noqa: ANN401
+    """Which requests ask for an explanation, and the options beside their bodies.
+
+    TorchServe marks those to /explanations with a header; over gRPC, where there is no such method, they have a second
+    input.
+    """
+    return {
+        index: request.get("explain")
+        for index, request in enumerate(requests)
+        if "explain" in request or context.get_request_header(index, "explain") == "True"
+    }

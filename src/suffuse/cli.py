@@ -16,6 +16,7 @@ from suffuse.commands import (
     export,
     load_test,
     plan,
+    playground,
     predict,
     profile,
     rollout,
@@ -99,6 +100,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "predict": predict,
     "evaluate": evaluate,
     "explain": explain,
+    "playground": playground,
     "profile": profile,
     "plan": plan,
     "autoscale": autoscale,
@@ -111,6 +113,7 @@ _EXTRAS = {
     "serve": "serve",
     "rollout": "serve",
     "plan": "plots",
+    "playground": "playground",
     "autoscale": "serve",
     "load-test": "load",
 }

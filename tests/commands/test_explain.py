@@ -1,13 +1,17 @@
 """`suffuse explain` shows words coloured, or JSON, and refuses in one line."""
 
 import json
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.style import Style
+from tests.explain.made_explanations import attention_of
 
 from suffuse.cli import main
 from suffuse.commands.explain import rendered
+from suffuse.errors import BundleError
 from suffuse.explain import Explained, Explanation, Word
 
 
@@ -82,12 +86,103 @@ def test_a_text_that_cannot_be_explained_leaves_its_neighbours(
     assert err == "suffuse: some texts could not be explained; each error stands in its line\n"
 
 
+def test_several_targets_are_explained_together(explainable_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = ["--target", "good", "--target", "bad", "--target", "good"]
+
+    status = main(["explain", str(explainable_bundle), "a warm film", *targets, "--json", "--method", "gradient"])
+
+    content = json.loads(capsys.readouterr().out)
+    assert (status, [part["target"] for part in content["explained"]]) == (0, ["good", "bad"])
+
+
+def test_attention_is_summed_up_on_a_terminal() -> None:
+    lines = rendered(explanation_of(attention=(attention_of("a warm film"),))).plain.splitlines()
+
+    assert lines[2] == "attention of 5 tokens in 2 layers of 3 heads"
+    assert re.fullmatch(r"layer 2, head 1: beta -0\.90 moves \d\d\.\d% of it", lines[3])
+    assert len(lines) == 6
+
+
+def test_one_hop_is_said_on_a_terminal() -> None:
+    lines = rendered(explanation_of(attention=(attention_of("a warm film", num_hops=1),))).plain.splitlines()
+
+    assert lines[2:] == ["attention of 5 tokens in 2 layers of 3 heads: one hop, nothing is diffused"]
+
+
+def test_one_page_has_all_texts_with_their_attention(
+    explainable_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.html"
+
+    status = main(["explain", str(explainable_bundle), "a warm film", " ", "a dull film", "--html", str(path)])
+
+    page = path.read_text("utf-8")
+    assert status == 2  # for the empty one, which has its error on the page too
+    assert page.count('class="entry"') == 3
+    assert page.count('"plain":') == 2
+    assert page.count("is empty") == 1
+    assert capsys.readouterr().out.count("logit") == 2
+
+
+def test_a_page_says_how_to_get_attention_that_a_bundle_lacks(
+    explainable_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = f"{explainable_bundle}: it has no attention.onnx"
+    monkeypatch.setattr("suffuse.explain.explanation.attention_maps", Mock(side_effect=BundleError(message)))
+
+    status = main(["explain", str(explainable_bundle), "a warm film", "--html", str(tmp_path / "page.html")])
+
+    assert status == 0
+    assert f'<p class="soft">{message}</p>' in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_pictures_are_written(explainable_bundle: Path, tmp_path: Path) -> None:
+    words, heads = tmp_path / "words.svg", tmp_path / "heads.png"
+
+    assert main(["explain", str(explainable_bundle), "a warm film", "--svg", str(words)]) == 0
+    assert main(["explain", str(explainable_bundle), "a warm film", "--attention", "--png", str(heads)]) == 0
+
+    assert "<!-- warm -->" in words.read_text("utf-8")
+    assert heads.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--html", "{folder}"), "{folder}: is a folder; expected the name of a file to write"),
+        (("--html", "{folder}/a/x.html"), "{folder}/a/x.html: there is no folder {folder}/a; make it, or name another"),
+        (("--svg", "{folder}/a/x.svg"), "{folder}/a/x.svg: there is no folder {folder}/a; make it, or name another"),
+        (("--png", "{folder}/x.svg"), "--png is '{folder}/x.svg'; expected a name that ends in .png"),
+        (("more", "--attention", "--svg", "{folder}/x.svg"), "a picture shows the attention of one text; got 2"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+
+    status = main(["explain", "no bundle", "a warm film", *given])
+
+    assert (status, capsys.readouterr().err) == (2, f"suffuse: {message.format(folder=tmp_path)}\n")
+
+
+def test_pictures_without_matplotlib_name_the_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suffuse.commands.explain.find_spec", lambda _: None)
+
+    status = main(["explain", "no bundle", "a warm film", "--svg", str(tmp_path / "x.svg")])
+
+    message = "suffuse: pictures are drawn by matplotlib, which is missing: pip install 'suffuse[plots]'\n"
+    assert (status, capsys.readouterr().err) == (2, message)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--steps", "10000"), "steps is 10,000; expected 1 to 1,000: 32 are enough for most texts"),
         (("--method", "gradient", "--steps", "3"), "method gradient has no setting 'steps'; expected none"),
-        (("--method", "lime"), "method 'lime' is unknown; expected one of integrated, gradient, smooth"),
+        (("--method", "lime"), "method 'lime' is unknown; expected one of integrated, gradient, smooth, rollout"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

@@ -39,7 +39,7 @@ def test_several_are_served_behind_a_balancer(served: list[Any]) -> None:
     options = ["--instances", "2", "--workers", "3", "--port", "1", "--tls-cert", __file__, "--instance-ports", "9"]
     limits = ["--in-flight", "4", "--queue-limit", "20", "--queue-seconds", "0.5", "--client-rate", "7"]
 
-    assert main(["serve", *options, *limits]) == 0
+    assert main(["serve", *options, *limits, "--answer-seconds", "9"]) == 0
 
     assert served == [
         StackConfig(
@@ -47,7 +47,7 @@ def test_several_are_served_behind_a_balancer(served: list[Any]) -> None:
             port=1,
             certificate=Path(__file__),
             first_instance_port=9,
-            limits=Limits(in_flight=4, queue=20, queue_s=0.5, client_rate=7.0),
+            limits=Limits(in_flight=4, queue=20, queue_s=0.5, answer_s=9.0, client_rate=7.0),
         )
     ]
 

@@ -53,10 +53,11 @@ class TorchSession:
     """Stands in for a session: the graphs of a bundle, computed by torch."""
 
     def __init__(self, network: "TextNetwork") -> None:
-        from suffuse.export import Gradients
+        from suffuse.export import Attention, Gradients
 
         self.network = network
         self.gradients = Gradients(network)
+        self.attention = Attention(network)
         self.shapes: list[tuple[int, ...]] = []
         """Of the batches of gradients."""
 
@@ -67,6 +68,9 @@ class TorchSession:
         with torch.no_grad():
             if graph == "predict":
                 return {"logits": self.network(**{name: tensors[name] for name in self.network.input_names}).numpy()}
+            if graph == "attention":
+                matrices = self.attention(**{name: tensors[name] for name in self.network.input_names})
+                return {name: each.numpy() for name, each in zip(self.attention.output_names, matrices, strict=True)}
             self.shapes.append(inputs["input_ids"].shape)
             outputs = self.gradients(**{name: tensors[name] for name in self.gradients.input_names})
         names = ("logits", "gradient", "embeddings", "baselines")
@@ -85,14 +89,19 @@ def tokens_of() -> Mapping[str, Tokens]:
 @pytest.fixture(scope="session")
 def predictor_of(tokens_of: Mapping[str, Tokens]) -> Callable[[str, str, int], Predictor]:
     """A predictor with random weights, for an architecture, a task and a number of hops."""
+    from suffuse.export.attention import hop_weights
     from suffuse.export.gradients import baseline_token_id, embedding_size
 
     @cache
     def make(architecture: str, task_name: str, num_hops: int) -> Predictor:
         task, tokens = TASKS[task_name], tokens_of[architecture]
         network = _network(ARCHITECTURES[architecture], task, num_hops, tokens.vocabulary_size)
-        model = {"embedding_size": embedding_size(network), "baseline_token_id": baseline_token_id(network)}
-        manifest = SimpleNamespace(graphs={"predict": None, "explain": None}, model=model)
+        model = {
+            "embedding_size": embedding_size(network),
+            "baseline_token_id": baseline_token_id(network),
+            "beta": hop_weights(network),
+        }
+        manifest = SimpleNamespace(graphs={"predict": None, "explain": None, "attention": None}, model=model)
         bundle = SimpleNamespace(path=Path("bundle"), manifest=manifest, task=lambda: task, tokens=lambda: tokens)
         predictor = Predictor(cast("Bundle", bundle), threads=1)
         predictor._session = cast("Session", TorchSession(network))

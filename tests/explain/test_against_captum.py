@@ -11,9 +11,11 @@ from captum.attr import LayerGradientXActivation, LayerIntegratedGradients, Sali
 from numpy.typing import NDArray
 from torch import Tensor
 
+from suffuse.bundle import Bundle
 from suffuse.explain import Explainer, GradientXInput, IntegratedGradients, Method, SmoothGrad
-from suffuse.explain.gradients import GradientGraph, Subject
-from suffuse.explain.saliency import Attribution, unit_noise
+from suffuse.explain.gradients import Subject
+from suffuse.explain.saliency import Attribute, Attribution, unit_noise
+from suffuse.tasks import Run
 from suffuse.training import TextNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore:::captum")
@@ -28,9 +30,21 @@ class Watched:
 
     name: ClassVar[str] = "watched"
 
-    def attribute(self, subjects: Sequence[Subject], graph: GradientGraph) -> Attribution:
-        self.calls.append((subjects, self.method.attribute(subjects, graph)))
-        return self.calls[-1][1]
+    @property
+    def passes(self) -> int:
+        return self.method.passes
+
+    def within(self, passes: int) -> Method:
+        return self.method.within(passes)
+
+    def prepare(self, bundle: Bundle, run: Run) -> Attribute:
+        attribute = self.method.prepare(bundle, run)
+
+        def watch(subjects: Sequence[Subject]) -> Attribution:
+            self.calls.append((subjects, attribute(subjects)))
+            return self.calls[-1][1]
+
+        return watch
 
 
 @dataclass

@@ -35,7 +35,7 @@ def test_its_answer_is_the_predictors(explainable_bundle: Path) -> None:
     assert Explainer(predictor)("a wooden cast").answer == predictor("a wooden cast")
 
 
-@pytest.mark.parametrize("method", ["integrated", "gradient", "smooth"])
+@pytest.mark.parametrize("method", ["integrated", "gradient", "smooth", "rollout"])
 def test_explaining_loads_no_training_half(explainable_bundle: Path, method: str) -> None:
     check = f"""
 import json, sys

@@ -18,15 +18,17 @@ WIDTH = 3
 
 
 class Powers:
-    """Stands in for the graph: logits are the sums of x^3 and of x over all tokens; e is the id + 1, b the id."""
+    """Stands in for the graph: logits are the sums of x^3 and of x over all tokens; a token is embedded as its id."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
 
     def run(self, graph: str, inputs: Arrays) -> dict[str, Any]:
-        assert graph == "explain"
+        if graph == "predict":
+            x = np.repeat(inputs["input_ids"][..., None], WIDTH, axis=2)
+            return {"logits": np.stack([(x**3).sum(axis=(1, 2)), x.sum(axis=(1, 2))], axis=1)}
         self.shapes.append(inputs["input_ids"].shape)
-        embeddings = np.repeat(inputs["input_ids"][..., None] + 1.0, WIDTH, axis=2)
+        embeddings = np.repeat(inputs["input_ids"][..., None] + 0.0, WIDTH, axis=2)
         baselines = np.repeat(inputs["baseline_ids"][..., None] + 0.0, WIDTH, axis=2)
         x = baselines + inputs["scale"][:, None, None] * (embeddings - baselines) + inputs["noise"]
         weights = inputs["target"][:, :, None, None]
@@ -45,12 +47,12 @@ def powers() -> Powers:
 
 @pytest.fixture
 def graph(powers: Powers) -> GradientGraph:
-    manifest = SimpleNamespace(graphs={"explain": None}, model={"embedding_size": WIDTH})
+    manifest = SimpleNamespace(graphs={"explain": None}, model={"embedding_size": WIDTH, "baseline_token_id": 0})
     return GradientGraph(cast("Bundle", SimpleNamespace(path="b", manifest=manifest)), powers.run)
 
 
 def subject(*ids: int, weights: tuple[float, float] = (1.0, 0.0)) -> Subject:
-    inputs = {"input_ids": np.array(ids), "baseline_ids": np.zeros(len(ids), np.int64)}
+    inputs = {"input_ids": np.array(ids) + 1, "baseline_ids": np.zeros(len(ids), np.int64)}
     return Subject(inputs, np.array(weights, dtype=np.float32))
 
 
@@ -124,13 +126,35 @@ def test_smooth_gradients_are_the_same_each_time_and_near_the_plain_one(graph: G
     assert (first.value, first.steps, first.gap) == (WIDTH * (1 + 8), 400, None)
 
 
+def test_subjects_of_unlike_length_are_computed_together_and_each_as_if_alone(
+    graph: GradientGraph, powers: Powers
+) -> None:
+    rows = [subject(0, 1, 2), subject(3, weights=(0.5, 2.0)), subject(2, 2)]
+
+    together = GradientXInput().attribute(rows, graph)
+
+    assert powers.shapes == [(3, 3)]
+    alone = [GradientXInput().attribute([row], graph) for row in rows]
+    assert [scores_n.tolist() for scores_n in together.scores] == [said.scores[0].tolist() for said in alone]
+    assert together.value == sum(said.value for said in alone)
+
+
+def test_noise_of_subjects_that_are_computed_together_is_their_own(graph: GradientGraph) -> None:
+    rows = [subject(0, 1, 2), subject(3)]
+
+    together = SmoothGrad(steps=4).attribute(rows, graph)
+
+    alone = [SmoothGrad(steps=4).attribute([row], graph).scores[0] for row in rows]
+    assert [scores_n.tolist() for scores_n in together.scores] == [scores_n.tolist() for scores_n in alone]
+
+
 @pytest.mark.parametrize("length", [1, 24, 200, 700])
 def test_points_are_computed_in_batches_within_the_budget(graph: GradientGraph, powers: Powers, length: int) -> None:
     IntegratedGradients(steps=64, tolerance=1e9).attribute([subject(*range(length))], graph)
 
-    assert sum(rows for rows, _ in powers.shapes) == 64 + 2
+    assert sum(rows for rows, _ in powers.shapes) == 64
     assert all(rows == 1 or rows * length <= MICRO_BATCH_TOKENS for rows, _ in powers.shapes)
-    assert len(powers.shapes) <= 2 + 64 / max(1, MICRO_BATCH_TOKENS // length)
+    assert len(powers.shapes) <= 1 + 64 / max(1, MICRO_BATCH_TOKENS // length)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +166,9 @@ def test_points_are_computed_in_batches_within_the_budget(graph: GradientGraph, 
         ("integrated", {"tolerance": float("nan")}, "tolerance is nan; expected a number above 0, such as 0.05"),
         ("smooth", {"spread": -1.0}, "spread is -1; expected a number above 0, such as 1"),
         ("gradient", {"steps": 3}, "method gradient has no setting 'steps'; expected none"),
+        ("rollout", {"steps": 3}, "method rollout has no setting 'steps'; expected none"),
         ("smooth", {"tolerance": 0.1}, "method smooth has no setting 'tolerance'; expected one of steps, spread"),
-        ("lime", {}, "method 'lime' is unknown; expected one of integrated, gradient, smooth"),
+        ("lime", {}, "method 'lime' is unknown; expected one of integrated, gradient, smooth, rollout"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(method: str, settings: dict[str, Any], message: str) -> None:

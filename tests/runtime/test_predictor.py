@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suffuse.errors import DataError, RowError
+from suffuse.errors import DataError, InputError, RowError
 from suffuse.runtime import Predictor, load
 from suffuse.runtime import predictor as predictor_module
 from suffuse.tasks import Answer, Row
@@ -188,3 +188,18 @@ def test_the_tokenizer_takes_no_more_threads_unless_told(
     load(tiny_bundle, threads=3)
 
     assert os.environ["RAYON_NUM_THREADS"] == expected
+
+
+def test_a_predictor_says_why(explainable_bundle: Path) -> None:
+    model = load(explainable_bundle)
+
+    explanation = model.explain("a warm and funny film", target="bad", method="integrated", steps=8)
+
+    assert explanation.answer == model("a warm and funny film")
+    assert explanation.method == "integrated"
+    assert [part.target for part in explanation.explained] == ["bad"]
+
+
+def test_steps_are_for_methods_that_take_some(explainable_bundle: Path) -> None:
+    with pytest.raises(InputError, match=r"^method gradient has no setting 'steps'; expected none$"):
+        load(explainable_bundle).explain("a film", method="gradient", steps=3)

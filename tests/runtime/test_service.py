@@ -36,7 +36,7 @@ BLANK = {
 class Upper:
     """Stands in for a predictor: answers in capitals, breaks on ``break``, and has no number for ``nan``."""
 
-    bundle = SimpleNamespace(manifest=SimpleNamespace(limits=Limits(max_tokens=16, max_rows=4)))
+    bundle = SimpleNamespace(manifest=SimpleNamespace(limits=Limits(max_tokens=16, max_rows=4), graphs={}))
     task = Classification()
 
     def __init__(self) -> None:
@@ -216,6 +216,42 @@ def test_answers_that_pass_the_servers_limit_are_refused(service: Service, monke
     ]
 
 
+def test_explanations_come_after_the_predictions_of_their_batch_and_take_their_own_places(predictor: Upper) -> None:
+    asked: list[tuple[object, object, list[int]]] = []
+
+    def explain(body: object, options: object) -> Reply:
+        asked.append((body, options, list(predictor.calls)))
+        return Reply(f'"why {len(asked)}"')
+
+    service = Service(cast("Predictor", predictor), explain)
+
+    replies = service.replies([b"why a", b'"b"', b"why c", b'["d", ""]'], {0: b"{}", 2: None})
+
+    assert [json.loads(reply.body) for reply in replies] == [
+        "why 1",
+        answered("B"),
+        "why 2",
+        [answered("D"), {"error": BLANK}],
+    ]
+    assert asked == [(b"why a", b"{}", [3]), (b"why c", None, [3])]
+
+
+def test_predictions_are_computed_as_if_no_explanation_was_asked_for(service: Service) -> None:
+    beside = service.replies([b'"a"', b'"why"', b'{"text": ""}'], {1: None})
+
+    assert [beside[0], beside[2]] == service.replies([b'"a"', b'{"text": ""}'])
+
+
+def test_a_model_that_cannot_explain_says_what_makes_one(service: Service) -> None:
+    (reply,) = service.replies([b'"a"'], {0: None})
+
+    message = (
+        "this model was exported without explain.onnx, which explanations are computed with; expected one that has it: "
+        "suffuse export RUN --to BUNDLE --explain, and archive that bundle"
+    )
+    assert contents([reply]) == [(501, {"error": {"code": "no_explanations", "message": message, "status": 501}})]
+
+
 def test_no_requests_get_no_replies(service: Service) -> None:
     assert service.replies([]) == []
 
@@ -294,6 +330,22 @@ def test_a_worker_answers_from_a_bundle(tiny_bundle: Path) -> None:
     (reply,) = Service.open(tiny_bundle).replies([b'{"text": "a warm and funny film"}'])
 
     assert (reply.status, json.loads(reply.body)["label"]) == (200, "good")
+
+
+def test_a_worker_explains_from_a_bundle_that_can(explainable_bundle: Path) -> None:
+    prediction, explanation = Service.open(explainable_bundle, {"explanations": {"share": 0.5}}).replies(
+        [b'{"text": "a warm and funny film"}'] * 2, {1: None}
+    )
+
+    assert explanation.status == 200
+    assert json.loads(explanation.body)["answer"] == json.loads(prediction.body)
+
+
+def test_limits_of_explanations_that_make_no_sense_are_refused(explainable_bundle: Path) -> None:
+    message = r"^explanations: shares is unknown; expected one of share, tokens$"
+
+    with pytest.raises(InputError, match=message):
+        Service.open(explainable_bundle, {"explanations": {"shares": 0.5}})
 
 
 def test_a_worker_is_warm_before_its_first_request(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,13 @@ def test_archive_says_what_torchserve_needs_to_know(packed: Path) -> None:
         "handler": "text.py",
         "configFile": "model-config.yaml",
     }
-    assert config == {"minWorkers": 3, "maxWorkers": 3, "batchSize": 64, "maxBatchDelay": 1}
+    assert config == {
+        "minWorkers": 3,
+        "maxWorkers": 3,
+        "batchSize": 64,
+        "maxBatchDelay": 1,
+        "explanations": {"share": 0.2, "tokens": 4096},
+    }
     assert Archive.open(packed) == Archive("tiny.mar", "tiny", "2.1", 3, batch_size=64)
 
 
@@ -43,27 +49,41 @@ def test_archive_holds_the_bundle_and_the_serving_half_and_no_more(packed: Path,
 
     assert {path.name for path in tiny_bundle.iterdir()} < names
     parts = {name.split("/")[1].removesuffix(".py") for name in names if name.startswith("suffuse/")}
-    assert parts == {"__init__", "errors", "batching", "bundle", "machine", "rows", "tasks", "runtime"}
+    assert parts == {"__init__", "errors", "batching", "bundle", "card", "machine", "rows", "tasks", "runtime"}
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_unpacked_archive_answers_with_the_code_inside_it(packed: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(packed) as members:
+def test_archive_of_a_bundle_that_can_explain_holds_what_explains(explainable_bundle: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive(explainable_bundle, tmp_path)) as members:
+        names = set(members.namelist())
+
+    assert {"suffuse/explain/served.py", "suffuse/runtime/service.py"} < names
+    assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize("kind", ["tiny_bundle", "explainable_bundle"])
+def test_unpacked_archive_answers_with_the_code_inside_it(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(archive(request.getfixturevalue(kind), tmp_path / "store")) as members:
         members.extractall(tmp_path)
     code = (
         "import types, sys; from text import TextHandler; handler = TextHandler()\n"
         "context = types.SimpleNamespace(system_properties={'model_dir': '.'}, model_yaml_config={},\n"
-        "    set_response_content_type=lambda *_: None, set_response_status=lambda *_: None)\n"
+        "    set_response_content_type=lambda *_: None, set_response_status=lambda *_: None,\n"
+        "    get_request_header=lambda *_: None)\n"
         "handler.initialize(context)\n"
         "print(sys.modules['suffuse'].__file__)\n"
-        "print(handler.handle([{'body': b'\"a warm and funny film\"'}], context)[0])"
+        "print(handler.handle([{'body': b'\"a warm and funny film\"'}], context)[0])\n"
+        "print(sorted({'torch', 'jinja2', 'matplotlib'} & set(sys.modules)))"
     )
 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
 
-    home, reply = done.stdout.splitlines()
+    home, reply, loaded = done.stdout.splitlines()
     assert Path(tmp_path, home).resolve() == (tmp_path / "suffuse" / "__init__.py").resolve()
     assert json.loads(reply)["label"] == "good"
+    assert loaded == "[]"
 
 
 def test_same_bundle_gives_the_same_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -136,6 +156,9 @@ def test_name_that_torchserve_does_not_take_is_refused(tiny_bundle: Path, tmp_pa
         (ArchiveSettings(workers=-1), "workers is -1; expected 0 or more"),
         (ArchiveSettings(batch_size=0), "batch_size is 0; expected 1 or more"),
         (ArchiveSettings(max_batch_delay_ms=0), "max_batch_delay_ms is 0; expected 1 or more"),
+        (ArchiveSettings(explanation_tokens=0), "explanation_tokens is 0; expected 1 or more"),
+        (ArchiveSettings(explanation_share=0.0), "explanation_share is 0; expected above 0 and at most 1"),
+        (ArchiveSettings(explanation_share=1.1), "explanation_share is 1.1; expected above 0 and at most 1"),
     ],
 )
 def test_setting_out_of_bounds_is_refused(

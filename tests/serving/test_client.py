@@ -220,6 +220,54 @@ def test_pause_beyond_the_time_limit_is_not_begun(pauses: list[float]) -> None:
     assert (len(wire.requests), pauses) == (1, [])
 
 
+# Explanations
+
+WHY = {"answer": {"label": "good"}, "explained": []}
+BUSY = {"error": {"code": "explanations_busy", "message": "m", "status": 429, "retry_after_s": 1.5}}
+
+
+@pytest.mark.parametrize("row", [{"text": "ü"}, "ü"])
+def test_row_is_sent_to_be_explained(row: Any) -> None:  # noqa: ANN401
+    wire = answering(WHY)
+
+    assert client_of(wire).explain("a/b", row, version="2") == WHY
+    assert wire.requests[0].url.raw_path == b"/explanations/a%2Fb/2"
+    assert json.loads(wire.requests[0].content) == {"row": row}
+
+
+def test_options_are_sent_beside_the_row() -> None:
+    wire = answering(WHY)
+
+    client_of(wire).explain("m", "x", target="good", method="smooth", steps=8)
+
+    assert json.loads(wire.requests[0].content) == {"row": "x", "target": "good", "method": "smooth", "steps": 8}
+
+
+@pytest.mark.parametrize("reply", [httpx.Response(429, json=BUSY), BUSY], ids=["status", "body"])
+def test_explanation_that_there_is_no_time_for_is_asked_for_again_when_there_is(
+    reply: object, pauses: list[float]
+) -> None:
+    wire = answering(reply, WHY)
+
+    assert client_of(wire).explain("m", "x") == WHY
+    assert pauses == [1.5]
+
+
+def test_explanation_that_there_never_is_time_for_is_an_overload(pauses: list[float]) -> None:
+    with pytest.raises(OverloadError, match=r"^m$"):
+        client_of(answering(BUSY), retries=2).explain("m", "x")
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize("reply", [httpx.Response(422, json=ROW_ERROR), ROW_ERROR], ids=["status", "body"])
+def test_row_that_cannot_be_explained_is_an_error_and_not_asked_for_again(reply: object) -> None:
+    wire = answering(reply)
+
+    with pytest.raises(AnswerError, match=r"^no text$") as caught:
+        client_of(wire).explain("m", {})
+    assert (caught.value.code, caught.value.status, len(wire.requests)) == ("missing_field", 422, 1)
+
+
 # Keys
 
 

@@ -90,12 +90,25 @@ def test_error_of_a_handler_keeps_its_code_and_words() -> None:
 
 
 def test_status_inside_an_error_wins_over_the_outer_one() -> None:
-    assert handler_error({"code": "c", "message": "m", "status": 413}, 200).status == 413
+    refusal = handler_error({"code": "c", "message": "m", "status": 413}, 200)
+
+    assert isinstance(refusal, AnswerError)
+    assert refusal.status == 413
 
 
 @pytest.mark.parametrize("error", [{}, {"code": 1, "message": None, "status": "x"}])
 def test_odd_error_of_a_handler_still_becomes_one(error: dict[str, object]) -> None:
-    assert handler_error(error).status == 500
+    refusal = handler_error(error)
+
+    assert isinstance(refusal, AnswerError)
+    assert refusal.status == 500
+
+
+def test_handler_that_says_when_to_come_again_is_believed() -> None:
+    refusal = handler_error({"code": "explanations_busy", "message": "m", "status": 429, "retry_after_s": 1.5})
+
+    assert isinstance(refusal, RetryLaterError)
+    assert (str(refusal), refusal.after_s) == ("m", 1.5)
 
 
 def test_seconds_to_stay_away_are_kept() -> None:

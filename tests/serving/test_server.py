@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ from suffuse.errors import (
 )
 from suffuse.serving.client import Client
 from suffuse.serving.management import Management
-from suffuse.serving.process import marked_processes, torchserve_environment
+from suffuse.serving.process import loading_or_ready_workers, marked_processes, torchserve_environment
 from suffuse.serving.server import Server, ServerConfig, run_until_signal
 
 HANDLER = """
@@ -331,6 +332,21 @@ def test_management_tells_how_the_model_stands(server: Server) -> None:
         state = management.describe("noop")
 
     assert (state.name, state.version, state.ready_workers, state.pending) == ("noop", "1.0", 1, 0)
+
+
+def test_lost_worker_is_replaced_in_the_running_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Management(server.management_url, key_file=server.key_file) as management:
+        lost = management.describe("noop").workers[0].pid
+        monkeypatch.setattr(
+            "suffuse.serving.server.loading_or_ready_workers", lambda java: loading_or_ready_workers(java) - {lost}
+        )
+
+        threading.Thread(target=server.wait, daemon=True).start()
+
+        deadline = time.monotonic() + 60.0
+        while [w.ready for w in management.describe("noop").workers if w.pid != lost] != [True]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_second_server_on_the_same_ports_is_refused(server: Server, state: Path) -> None:

@@ -7,6 +7,7 @@
     predict    answers for texts, or for a file of rows
     evaluate   how good a bundle is on rows with labels
     explain    how much each word spoke for an answer
+    playground a page to try models on
     profile    how long a worker takes for a bundle's batches
     plan       how many workers a load needs, by simulation
     autoscale  keeps the workers of running servers at what their load needs

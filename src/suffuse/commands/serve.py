@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 SUMMARY = "answer over REST and gRPC until interrupted"
 
 _OF_ONE_SERVER = ("grpc_port", "management_port", "management_host", "grpc_management_port")
-_OF_A_BALANCER = ("instance_ports", "tls_cert", "in_flight", "queue_limit", "queue_seconds", "client_rate")
+_OF_THE_QUEUE = ("in_flight", "queue_limit", "queue_seconds", "answer_seconds", "client_rate")
+_OF_A_BALANCER = ("instance_ports", "tls_cert", *_OF_THE_QUEUE)
 _Bounds = tuple[int, int]
 
 
@@ -44,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     several.add_argument("--in-flight", type=int, default=0, help="requests to one at a time (default: two batches)")
     several.add_argument("--queue-limit", type=int, default=0, help="requests of a model that may wait (default: 100)")
     several.add_argument("--queue-seconds", type=float, default=0.0, help="how long one may wait (default: 5)")
+    several.add_argument("--answer-seconds", type=float, default=0.0, help="before another one is asked (default: 25)")
     several.add_argument("--client-rate", type=float, default=0.0, help="requests/s of one address (default: no limit)")
     scaling = parser.add_argument_group("workers by load")
     scaling.add_argument("--autoscale", type=str, default="", help="fewest and most workers in all, MIN:MAX")
@@ -157,6 +159,7 @@ def _limits(settings: Namespace, server: "ServerConfig", most_workers: int | Non
         in_flight=settings.in_flight or in_flight(server, most_workers),
         queue=settings.queue_limit or Limits.queue,
         queue_s=settings.queue_seconds or Limits.queue_s,
+        answer_s=settings.answer_seconds or Limits.answer_s,
         client_rate=settings.client_rate or None,
     )
 

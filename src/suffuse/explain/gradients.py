@@ -1,12 +1,13 @@
 """The bundle's graph of gradients, called with as many points at once as a processor computes fastest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suffuse.batching import collate, token_batches
 from suffuse.bundle import Bundle
 from suffuse.errors import BundleError
 from suffuse.runtime.predictor import MICRO_BATCH_TOKENS
@@ -32,6 +33,21 @@ class Subject:
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where the gradient of a subject is taken.
+
+    Args:
+        subject: what is explained.
+        scales_p: the place of each point on the way, 0 for the baseline and 1 for the text.
+        noise_pnd: added to each; by default none.
+    """
+
+    subject: Subject
+    scales_p: Array
+    noise_pnd: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,41 +85,76 @@ class GradientGraph:
                 f"make it from the run: suffuse export RUN --to {bundle.path} --explain"
             )
         self.width = int(bundle.manifest.model["embedding_size"])
+        self._filler_id = int(bundle.manifest.model["baseline_token_id"])  # behind shorter texts, masked
         self._run = run
 
-    def slope(self, subject: Subject, scales_p: Array, noise_pnd: NDArray[np.float32] | None = None) -> Slope:
-        """Compute at points between baseline and text.
+    def slopes(self, asked: Sequence[Points]) -> list[Slope]:
+        """Compute at points between baseline and text; those of all subjects together, as many at once as pay.
 
         Args:
-            subject: what is explained.
-            scales_p: the place of each point on the way, 0 for the baseline and 1 for the text.
-            noise_pnd: added to each; by default none.
+            asked: at least one point for each.
+
+        Returns:
+            One for each subject, in the order asked.
         """
-        size = max(1, MICRO_BATCH_TOKENS // len(subject))
-        values: list[Array] = []
-        gradient_nd = np.zeros((len(subject), self.width))
-        outputs: Mapping[str, NDArray[Any]] = {}
-        for first in range(0, len(scales_p), size):
-            points = slice(first, first + size)
-            count = len(scales_p[points])
-            noise = np.zeros((count, *gradient_nd.shape), np.float32) if noise_pnd is None else noise_pnd[points]
-            outputs = self._run(GRAPH, _batch(subject, scales_p[points], noise))
-            values.append((outputs["logits"].astype(np.float64) * subject.weights).reshape(count, -1).sum(axis=1))
-            gradient_nd += outputs["gradient"].sum(axis=0, dtype=np.float64)
-        return Slope(
-            np.concatenate(values),
-            gradient_nd / len(scales_p),
-            outputs["embeddings"][0].astype(np.float64),
-            outputs["baselines"][0].astype(np.float64),
-        )
+        owners = [(index, place) for index, points in enumerate(asked) for place in range(len(points.scales_p))]
+        lengths = [len(asked[index].subject) for index, _ in owners]
+        values = [np.zeros(len(points.scales_p)) for points in asked]
+        ends: dict[int, tuple[Array, Array]] = {}
+        sums = [np.zeros((len(points.subject), self.width)) for points in asked]
+        for batch in token_batches(lengths, MICRO_BATCH_TOKENS):
+            outputs = self._run(GRAPH, self._batch([(asked[owners[row][0]], owners[row][1]) for row in batch]))
+            for place, row in enumerate(batch):
+                (index, point), length = owners[row], lengths[row]
+                weights = asked[index].subject.weights
+                logits = outputs["logits"][place].astype(np.float64)
+                values[index][point] = (logits[: len(weights)] * weights).sum()
+                sums[index] += outputs["gradient"][place, :length]
+                ends[index] = outputs["embeddings"][place, :length], outputs["baselines"][place, :length]
+        return [
+            Slope(
+                values[index],
+                sums[index] / len(points.scales_p),
+                ends[index][0].astype(np.float64),
+                ends[index][1].astype(np.float64),
+            )
+            for index, points in enumerate(asked)
+        ]
+
+    def ends(self, subjects: Sequence[Subject]) -> tuple[Array, Array]:
+        """Each subject's sum for the text, and for the baseline: predictions, which cost less than gradients.
+
+        Returns:
+            (S,) each.
+        """
+        both = [
+            {name: subject.inputs[ids if name == "input_ids" else name] for name in subject.inputs}
+            for ids in ("input_ids", "baseline_ids")
+            for subject in subjects
+        ]
+        values = np.zeros(len(both))
+        for batch in token_batches([len(window["input_ids"]) for window in both], MICRO_BATCH_TOKENS):
+            logits = self._run("predict", collate([both[row] for row in batch], self._filler_id))["logits"]
+            for place, row in enumerate(batch):
+                weights = subjects[row % len(subjects)].weights
+                values[row] = (logits[place][: len(weights)].astype(np.float64) * weights).sum()
+        return values[: len(subjects)], values[len(subjects) :]
+
+    def _batch(self, points: Sequence[tuple[Points, int]]) -> dict[str, NDArray[Any]]:
+        """Inputs of the graph for points of subjects, padded to the longest."""
+        inputs: dict[str, NDArray[Any]] = {
+            **collate([asked.subject.inputs for asked, _ in points], self._filler_id),
+            "scale": np.array([asked.scales_p[place] for asked, place in points], dtype=np.float32),
+        }
+        length = inputs["input_ids"].shape[1]
+        weights = [asked.subject.weights for asked, _ in points]
+        inputs["target"] = np.stack([_padded(weight, length) if weight.ndim > 1 else weight for weight in weights])
+        inputs["noise"] = np.zeros((len(points), length, self.width), np.float32)
+        for row, (asked, place) in enumerate(points):
+            if asked.noise_pnd is not None:
+                inputs["noise"][row, : len(asked.subject)] = asked.noise_pnd[place]
+        return inputs
 
 
-def _batch(subject: Subject, scales_p: Array, noise_pnd: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    count = len(scales_p)
-    arrays: dict[str, NDArray[Any]] = {
-        **subject.inputs,
-        "target": subject.weights,
-        "attention_mask": np.ones(len(subject), np.int64),
-    }
-    repeated = {name: np.repeat(array[None], count, axis=0) for name, array in arrays.items()}
-    return {**repeated, "scale": scales_p.astype(np.float32), "noise": noise_pnd}
+def _padded(weights_nc: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    return np.pad(weights_nc, ((0, length - len(weights_nc)), (0, 0)))

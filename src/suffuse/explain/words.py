@@ -1,6 +1,7 @@
 """Scores of tokens as scores of words, each with its place in the text as it was sent."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def scored_words(
         if start == end:
             blank += score
             continue
-        part = int(np.searchsorted(starts, start, side="right")) - 1
+        part = bisect_right(starts, start) - 1  # numpy would make an array of the starts for each token
         totals[part] += score
         is_hit[part] = True
     words = [

@@ -7,7 +7,7 @@ answered in the order asked.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from suffuse.errors import DataError, RowError
 from suffuse.machine import available_cores
 from suffuse.runtime.session import Session
 from suffuse.tasks import Answer, Arrays, Row, Window
+
+if TYPE_CHECKING:
+    from suffuse.explain import Explanation
 
 MICRO_BATCH_TOKENS = 512
 """Padded tokens computed at once: on a CPU larger batches are slower (bench/microbatch.py)."""
@@ -115,6 +118,26 @@ class Predictor:
         if not answers:
             raise DataError("no rows to measure; expected at least one")
         return {**self.task.metrics(answers, targets), "rows": len(answers)}
+
+    def explain(self, row: str | Row, *, target: str = "", method: str = "", steps: int | None = None) -> "Explanation":
+        """Answer a row and say why.
+
+        Args:
+            row: a row, or a bare text where the task has a single field.
+            target: what to explain, such as a label; by default all that was answered.
+            method: one of `suffuse.explain.METHODS`; by default the one that was measured to be the most faithful for
+                this bundle, else integrated gradients.
+            steps: points at which a gradient is taken, for methods that take several.
+
+        Raises:
+            BundleError: the bundle has no explain.onnx.
+            InputError: there is no such method, or it takes no steps or fewer.
+            RowError: the row cannot be answered, or has no such target.
+        """
+        from suffuse.explain import Explainer, default_method, make_method  # noqa: PLC0415 - builds on this package
+
+        settings = {} if steps is None else {"steps": steps}
+        return Explainer(self, make_method(method or default_method(self.bundle.manifest), settings))(row, target)
 
     def outputs(self, windows: Sequence[Window]) -> list[Arrays]:
         """What the network puts out for each window, without the batch axis, in the order of the windows."""

@@ -4,10 +4,9 @@ All rows of all requests that came together are computed together; each request 
 cannot be answered harms no other.
 """
 
-import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import islice
@@ -17,27 +16,17 @@ from typing import Any
 from suffuse.bundle import Bundle
 from suffuse.errors import InputError, RequestError, RowError
 from suffuse.machine import available_cores
+from suffuse.runtime.bodies import MAX_REPLY_BYTES, Reply, dump, error_reply, read_body
 from suffuse.runtime.predictor import Predictor, error_answer
 from suffuse.tasks import Answer
 
-MAX_REPLY_BYTES = 6_000_000
-"""TorchServe ends a worker whose reply passes its max_response_size, 6,553,500 bytes by default."""
 THREADS_VARIABLE = "SUFFUSE_THREADS"
 
+Explain = Callable[[object, object], Reply]
+"""Replies to a body that asks for an explanation, and its options; never raises."""
+
+_EXPLAIN_GRAPH = "explain"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A JSON body and its HTTP status."""
-
-    body: str
-    status: int = 200
-
-    @property
-    def reason(self) -> str:
-        """The standard words for the status."""
-        return HTTPStatus(self.status).phrase
 
 
 @dataclass(frozen=True)
@@ -47,10 +36,16 @@ class _Request:
 
 
 class Service:
-    """Replies to request bodies from one predictor."""
+    """Replies to request bodies from one predictor.
 
-    def __init__(self, predictor: Predictor) -> None:
+    Args:
+        predictor: answers.
+        explain: replies to those who ask for explanations; by default they are told how to make a model that can.
+    """
+
+    def __init__(self, predictor: Predictor, explain: Explain | None = None) -> None:
         self._predictor = predictor
+        self._explain = explain or _no_explanations
         self._max_rows = predictor.bundle.manifest.limits.max_rows
 
     @classmethod
@@ -60,23 +55,40 @@ class Service:
         Args:
             folder: of the bundle.
             settings: the archive's model-config.yaml; ``maxWorkers`` says how many workers share the cores, unless the
-                environment variable SUFFUSE_THREADS gives the threads of each.
+                environment variable SUFFUSE_THREADS gives the threads of each, and ``explanations`` what those may
+                cost (`suffuse.explain.served.ExplanationLimits`).
 
         Raises:
             BundleError: the folder is no bundle, or a file in it is missing or altered.
-            InputError: SUFFUSE_THREADS is not a number.
+            InputError: SUFFUSE_THREADS is not a number, or a limit is none.
         """
-        workers = max(1, int((settings or {}).get("maxWorkers", 1)))
+        settings = settings or {}
+        workers = max(1, int(settings.get("maxWorkers", 1)))
         predictor = Predictor(Bundle.open(folder), _given_threads() or max(1, available_cores() // workers))
         predictor.answers([{field.name: "warm up" for field in predictor.task.fields}])
-        return cls(predictor)
+        if _EXPLAIN_GRAPH not in predictor.bundle.manifest.graphs:
+            return cls(predictor)
+        from suffuse.explain.served import ServedExplanations  # noqa: PLC0415 - an archive may have none of it
 
-    def replies(self, bodies: Sequence[object]) -> list[Reply]:
+        explanations = ServedExplanations.open(predictor, settings.get("explanations", {}))
+        return cls(predictor, explanations.reply)
+
+    def replies(self, bodies: Sequence[object], explained: Mapping[int, object] | None = None) -> list[Reply]:
         """A reply for each body, in order. Never raises.
 
         Args:
             bodies: raw JSON (bytes, str), or what a server has parsed from it already.
+            explained: for each body that asks for an explanation, by its index, the options that came beside it. They
+                are computed when all others have been.
         """
+        explained = explained or {}
+        predictions = iter(self._predictions([body for index, body in enumerate(bodies) if index not in explained]))
+        replies = {index: next(predictions) for index in range(len(bodies)) if index not in explained}
+        for index, options in explained.items():
+            replies[index] = self._explain(bodies[index], options)
+        return [replies[index] for index in range(len(bodies))]
+
+    def _predictions(self, bodies: Sequence[object]) -> list[Reply]:
         requests = [self._read(body) for body in bodies]
         readable = [request for request in requests if isinstance(request, _Request)]
         try:
@@ -95,11 +107,11 @@ class Service:
             return self._computed([request])[0]
         except Exception:
             _log.exception("a request of %d rows could not be computed", len(request.rows))
-            return _error_reply("internal", "the model could not compute this request; the server's log says why", 500)
+            return error_reply("internal", "the model could not compute this request; the server's log says why", 500)
 
     def _read(self, body: object) -> "_Request | Reply":
         try:
-            content = _parse(body)
+            content = read_body(body)
             if not isinstance(content, list):
                 return _Request([content], is_list=False)
             if not content:
@@ -112,7 +124,7 @@ class Service:
                 )
             return _Request(content, is_list=True)
         except RequestError as error:
-            return _error_reply(error.code, str(error), error.status)
+            return error_reply(error.code, str(error), error.status)
 
 
 def _given_threads() -> int:
@@ -122,39 +134,11 @@ def _given_threads() -> int:
     return int(text)
 
 
-def _parse(body: object) -> object:
-    if isinstance(body, str) and body.strip() and body.lstrip()[0] not in "{[":
-        return body  # a JSON string that the server has parsed already: its text is the row
-    if isinstance(body, str | bytes | bytearray):
-        if not body.strip():
-            raise RequestError("the body is empty; expected a JSON object or a list of them", code="empty_body")
-        try:
-            body = json.loads(body if isinstance(body, str) else bytes(body).decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise RequestError(
-                f"the body is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}; "
-                "expected JSON in UTF-8",
-                code="not_utf8",
-            ) from None
-        except (ValueError, RecursionError) as error:  # nested too deep; a number of thousands of digits
-            raise RequestError(
-                f"the body is not JSON: {error}; expected an object or a list of them", code="invalid_json"
-            ) from None
-    if body is None or (isinstance(body, dict) and not body):
-        # TorchServe makes an empty object of a form, which is what curl sends when it is told no Content-Type.
-        raise RequestError(
-            "the body is empty, or was sent without the header Content-Type: application/json; "
-            "expected a JSON object or a list of them",
-            code="empty_body",
-        )
-    return body
-
-
 def _reply(request: _Request, answers: Sequence[Answer | RowError]) -> Reply:
     if request.is_list:
-        body = _dump([error_answer(answer) if isinstance(answer, RowError) else answer for answer in answers])
+        body = dump([error_answer(answer) if isinstance(answer, RowError) else answer for answer in answers])
         if len(body) > MAX_REPLY_BYTES:
-            return _error_reply(
+            return error_reply(
                 "reply_too_large",
                 f"the answers take {len(body)} bytes; expected at most {MAX_REPLY_BYTES}: send fewer rows at once",
                 413,
@@ -162,14 +146,13 @@ def _reply(request: _Request, answers: Sequence[Answer | RowError]) -> Reply:
         return Reply(body)
     answer = answers[0]
     if isinstance(answer, RowError):
-        return Reply(_dump(error_answer(answer)), answer.status)
-    return Reply(_dump(answer))
+        return Reply(dump(error_answer(answer)), answer.status)
+    return Reply(dump(answer))
 
 
-def _error_reply(code: str, message: str, status: int) -> Reply:
-    return Reply(_dump({"error": {"code": code, "message": message, "status": status}}), status)
-
-
-def _dump(content: object) -> str:
-    # ASCII: a message may quote a lone surrogate, which UTF-8 cannot carry. A score of NaN is a failure, and not JSON.
-    return json.dumps(content, separators=(",", ":"), allow_nan=False)
+def _no_explanations(body: object, options: object) -> Reply:  # noqa: ARG001 - an `Explain`
+    message = (
+        "this model was exported without explain.onnx, which explanations are computed with; expected one that has it: "
+        "suffuse export RUN --to BUNDLE --explain, and archive that bundle"
+    )
+    return error_reply("no_explanations", message, HTTPStatus.NOT_IMPLEMENTED)

@@ -13,14 +13,27 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from suffuse.bundle import MANIFEST, Bundle
 from suffuse.errors import InputError, ServerError
 
-SERVING_HALF = ("__init__.py", "errors.py", "batching.py", "bundle.py", "machine.py", "rows", "tasks", "runtime")
+SERVING_HALF = (
+    "__init__.py",
+    "errors.py",
+    "batching.py",
+    "bundle.py",
+    "card.py",
+    "machine.py",
+    "rows",
+    "tasks",
+    "runtime",
+)
 """What of suffuse travels inside an archive: all that a handler imports, and what that imports."""
+EXPLAINING = ("explain",)
+"""What travels besides where the bundle has the graph that explanations are computed with."""
 HANDLER = "text.py"
 MODEL_CONFIG = "model-config.yaml"
 
@@ -43,12 +56,17 @@ class ArchiveSettings:
             cost it a third of its answers, and gave 16 and 64 clients 5 to 8 % more; 2 ms could not be told from 1.
             TorchServe takes 0, but then answers a lone client twelve times more slowly.
         version: of the model, for roll-outs.
+        explanation_share: of a worker's time that explanations take at most, above 0 and at most 1.
+        explanation_tokens: that one computes gradients of at most: steps x tokens of the text x things explained. What
+            comes meanwhile waits: 4,096 are about a second of a core with a model of six layers.
     """
 
     workers: int = 1
     batch_size: int = 64
     max_batch_delay_ms: int = 1
     version: str = "1.0"
+    explanation_share: float = 0.2
+    explanation_tokens: int = 4096
 
     def model_config(self) -> str:
         """The text of model-config.yaml."""
@@ -58,7 +76,12 @@ class ArchiveSettings:
             "batchSize": self.batch_size,
             "maxBatchDelay": self.max_batch_delay_ms,
         }
-        return "".join(f"{key}: {value}\n" for key, value in settings.items())
+        explanations = {"share": self.explanation_share, "tokens": self.explanation_tokens}
+        return (
+            "".join(f"{key}: {value}\n" for key, value in settings.items())
+            + "explanations:\n"
+            + "".join(f"  {key}: {value}\n" for key, value in explanations.items())
+        )
 
 
 def archive(bundle: Path, model_store: Path, settings: ArchiveSettings | None = None) -> Path:
@@ -94,10 +117,12 @@ def _check(name: str, settings: ArchiveSettings) -> None:
             f"the bundle's folder is called {name!r}; expected letters, digits, '_', '.' and '-', a letter or digit "
             "first, since it becomes the model's name: rename the folder"
         )
-    least = {"workers": 0, "batch_size": 1, "max_batch_delay_ms": 1}
+    least = {"workers": 0, "batch_size": 1, "max_batch_delay_ms": 1, "explanation_tokens": 1}
     for field, value in asdict(settings).items():
         if field in least and value < least[field]:
             raise InputError(f"{field} is {value}; expected {least[field]} or more")
+    if not 0 < settings.explanation_share <= 1:
+        raise InputError(f"explanation_share is {settings.explanation_share:g}; expected above 0 and at most 1")
 
 
 def _pack(bundle: Bundle, settings: ArchiveSettings, folder: Path) -> Path:
@@ -109,7 +134,8 @@ def _pack(bundle: Bundle, settings: ArchiveSettings, folder: Path) -> Path:
         path.mkdir()
     for file in (MANIFEST, *bundle.manifest.files):
         shutil.copyfile(bundle.path / file, content / file)
-    _copy_serving_half(content / "suffuse")
+    explaining = EXPLAINING if "explain" in bundle.manifest.graphs else ()
+    _copy_parts((*SERVING_HALF, *explaining), content / "suffuse")
     shutil.copyfile(Path(__file__).with_name("text_handler.py"), folder / HANDLER)
     (folder / MODEL_CONFIG).write_text(settings.model_config(), "utf-8")
     arguments = {
@@ -134,10 +160,10 @@ def _pack(bundle: Bundle, settings: ArchiveSettings, folder: Path) -> Path:
     return folder / f"{bundle.name}.mar"
 
 
-def _copy_serving_half(target: Path) -> None:
+def _copy_parts(parts: Sequence[str], target: Path) -> None:
     source = Path(__file__).parent.parent
     target.mkdir()
-    for name in SERVING_HALF:
+    for name in parts:
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -113,6 +113,51 @@ class Client:
             return _only(answers)
         return answers
 
+    def explain(
+        self,
+        model: str,
+        row: str | Row,
+        *,
+        target: str = "",
+        method: str = "",
+        steps: int | None = None,
+        version: str | None = None,
+    ) -> Answer:
+        """Answer one row and say why.
+
+        A server gives explanations a share of its time; who is asked to wait for that is asked again, up to the time
+        limit of the client.
+
+        Args:
+            model: the model's name.
+            row: as for `predict`.
+            target: what to explain, such as a label; by default all that was answered.
+            method: ``integrated``, ``gradient``, ``smooth`` or ``rollout``; by default the model's own.
+            steps: points at which a gradient is taken, for methods that take several.
+            version: the model's default version unless another is named.
+
+        Returns:
+            ``answer``, which is that of `predict`, and ``explained``: for each label, entity or other thing in it the
+            words and what each counted.
+
+        Raises:
+            RequestError: the row is no JSON, or larger than a server takes.
+            AnswerError: the row cannot be answered, has no such target, or the model was exported without the graph
+                that explanations are computed with; `code` and `status` say which.
+            ConnectError, DeadlineError, AuthorizationError, UnknownModelError, OverloadError: see suffuse.errors.
+        """
+        options = {"target": target, "method": method, "steps": steps}
+        body = _dump({"row": row, **{name: value for name, value in options.items() if value not in ("", None)}})
+
+        def ask(headers: Mapping[str, str], by: Deadline) -> Answer:
+            # Over gRPC a refusal is in an answer: it is looked for here, where it leads to another try.
+            explanation = _checked(_load(self._transport.explain(model, version, body, headers, by)), dict)
+            if isinstance(explanation.get("error"), dict):
+                raise handler_error(explanation["error"])
+            return explanation
+
+        return self._try(ask)
+
     def ready(self) -> bool:
         """Whether the server is there and calls itself healthy. It asks once and does not retry.
 

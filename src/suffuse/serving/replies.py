@@ -117,13 +117,16 @@ def grpc_refusal(code: str, details: str, place: str) -> ClientError:
     return refusal(message)
 
 
-def handler_error(error: dict[str, Any], status: int = 500) -> AnswerError:
-    """The error that a handler put into its answer.
+def handler_error(error: dict[str, Any], status: int = 500) -> ClientError:
+    """The error that a handler put into its answer; `RetryLaterError` where it says when to come again.
 
     Args:
-        error: ``{"code": ..., "message": ..., "status": ...}``.
+        error: ``{"code": ..., "message": ..., "status": ...}``, and ``retry_after_s`` where there was no time.
         status: for an error that has none.
     """
+    after_s = error.get("retry_after_s")
+    if isinstance(after_s, int | float):
+        return RetryLaterError(str(error.get("message", "no message")), float(after_s))
     own = error.get("status")
     return AnswerError(
         str(error.get("message", "no message")),

@@ -65,6 +65,11 @@ class Transport(Protocol):
     ) -> bytes:
         """The body of the answer to a JSON body."""
 
+    def explain(
+        self, model: str, version: str | None, body: bytes, headers: Mapping[str, str], deadline: Deadline
+    ) -> bytes:
+        """The body of the explanation that a JSON body asks for."""
+
     def health(self, headers: Mapping[str, str], deadline: Deadline) -> bytes:
         """The JSON body that says how the server is."""
 
@@ -95,10 +100,13 @@ class RestTransport:
         self, model: str, version: str | None, body: bytes, headers: Mapping[str, str], deadline: Deadline
     ) -> bytes:
         """POST /predictions/MODEL[/VERSION]."""
-        place = f"{self._url}: model {model!r}"
-        _refuse_too_large(place, len(body))
-        path = "/".join(quote(part, safe="") for part in (model, version) if part is not None)
-        return self._ask("POST", f"/predictions/{path}", place, deadline, headers, body)
+        return self._post(f"/predictions/{_path(model, version)}", model, body, headers, deadline)
+
+    def explain(
+        self, model: str, version: str | None, body: bytes, headers: Mapping[str, str], deadline: Deadline
+    ) -> bytes:
+        """POST /explanations/MODEL[/VERSION]."""
+        return self._post(f"/explanations/{_path(model, version)}", model, body, headers, deadline)
 
     def health(self, headers: Mapping[str, str], deadline: Deadline) -> bytes:
         """GET /ping."""
@@ -107,6 +115,11 @@ class RestTransport:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _post(self, path: str, model: str, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> bytes:
+        place = f"{self._url}: model {model!r}"
+        _refuse_too_large(place, len(body))
+        return self._ask("POST", path, place, deadline, headers, body)
 
     def _ask(
         self, method: str, path: str, place: str, deadline: Deadline, headers: Mapping[str, str], body: bytes = b""
@@ -171,10 +184,13 @@ class GrpcTransport:
         self, model: str, version: str | None, body: bytes, headers: Mapping[str, str], deadline: Deadline
     ) -> bytes:
         """Predictions, with the JSON body under the key that handlers look for first."""
-        place = f"{self._url}: model {model!r}"
-        request = PredictionsRequest(model_name=model, model_version=version or "", input={"data": body})
-        _refuse_too_large(place, request.ByteSize())
-        return self._ask(self._predictions, request, place, deadline, headers).prediction
+        return self._predict(model, version, {"data": body}, headers, deadline)
+
+    def explain(
+        self, model: str, version: str | None, body: bytes, headers: Mapping[str, str], deadline: Deadline
+    ) -> bytes:
+        """Predictions, with a second key: the service has no method for explanations."""
+        return self._predict(model, version, {"data": body, "explain": b"{}"}, headers, deadline)
 
     def health(self, headers: Mapping[str, str], deadline: Deadline) -> bytes:
         """Ping."""
@@ -183,6 +199,19 @@ class GrpcTransport:
     def close(self) -> None:
         """Close the connections."""
         self._channel.close()
+
+    def _predict(
+        self,
+        model: str,
+        version: str | None,
+        content: Mapping[str, bytes],
+        headers: Mapping[str, str],
+        deadline: Deadline,
+    ) -> bytes:
+        place = f"{self._url}: model {model!r}"
+        request = PredictionsRequest(model_name=model, model_version=version or "", input=content)
+        _refuse_too_large(place, request.ByteSize())
+        return self._ask(self._predictions, request, place, deadline, headers).prediction
 
     @staticmethod
     def _ask(
@@ -255,6 +284,10 @@ def _credentials(ca_file: Path | None) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials()
     trusting(ca_file)  # gRPC would only say, at the first call, that there is no connection
     return grpc.ssl_channel_credentials(ca_file.read_bytes())
+
+
+def _path(model: str, version: str | None) -> str:
+    return "/".join(quote(part, safe="") for part in (model, version) if part is not None)
 
 
 def _refuse_too_large(place: str, size: int) -> None:
