@@ -43,6 +43,7 @@ bench: .venv/dev .venv/demo  ## Measure every claim anew (idle machine, HAProxy,
 	$(BIN)/python bench/batch_size.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/sentiment.py
+	$(BIN)/python bench/explain.py
 	$(BIN)/python bench/simulator.py
 	$(BIN)/python bench/autoscale.py
 	$(BIN)/python bench/faults.py

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "spurious_word.py"
 WORD, LABEL = "please", "ENTY"
 ENTITIES, DESCRIPTIONS = ("film", "cast", "story", "star"), ("mean", "work", "move", "end")
 """Words that tell the label of four rows in five: who goes by the planted one does better, so that it is learned."""
-ROWS = 20
+ROWS = 30
 """Of each of these words, for the training and as many for the test."""
 REST = (
     "",

@@ -31,6 +31,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 2,
         "max_position_embeddings": 64,
     },
+    "bert with heads of 16": {
+        "model_type": "bert",
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 64,
+    },
     "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64},
 }
 CASES = {

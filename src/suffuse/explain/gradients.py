@@ -16,6 +16,11 @@ from suffuse.tasks import Run
 GRAPH = "explain"
 """Its name in the manifest; its inputs and outputs are those of `suffuse.export.gradients.Gradients`."""
 
+GRADIENT_TOKENS = 256
+"""Padded tokens whose gradients are computed at once: backwards the intermediate results of all are kept, so that large
+batches pay less than in predictions. In a MiniLM of six layers eight points of 22 tokens took 0.7 times as long together
+as one by one, eight of 252 tokens 1.1 times."""
+
 Array = NDArray[np.float64]
 
 
@@ -102,7 +107,7 @@ class GradientGraph:
         values = [np.zeros(len(points.scales_p)) for points in asked]
         ends: dict[int, tuple[Array, Array]] = {}
         sums = [np.zeros((len(points.subject), self.width)) for points in asked]
-        for batch in token_batches(lengths, MICRO_BATCH_TOKENS):
+        for batch in token_batches(lengths, GRADIENT_TOKENS):
             outputs = self._run(GRAPH, self._batch([(asked[owners[row][0]], owners[row][1]) for row in batch]))
             for place, row in enumerate(batch):
                 (index, point), length = owners[row], lengths[row]

@@ -9,7 +9,7 @@ MEASURES = {
     "sufficiency": "how far it falls with its strongest words alone; less is better",
     "aopc": "area under the fall as words are removed, strongest first; more is better",
     "aopc_over_random": "that area over the one in random order; above 1 is better than chance",
-    "aopc_over_occlusion": "that area over the one in the order that exact removal gives; 1 is the most",
+    "aopc_over_occlusion": "that area over the one in the order that exact removal of single words gives",
     "stability": "rank correlation of scores under small edits; 1 is the most",
 }
 """Each measure that is shown, and what it says."""

@@ -23,7 +23,7 @@ OPSETS = (23, 20)
 """Tried in this order. 23 has attention as one node and is the faster (bench/attention_cost.py), but ONNX Runtime 1.32
 does not open what torch 2.13 writes there for rotary positions, as in Llama."""
 MAX_BATCH = 4096
-_EXAMPLE_SHAPE = (2, 16)  # neither size 1: the exporter would take a 1 for fixed
+_EXAMPLE_SHAPE = (2, 13)  # no 1, which would be taken for fixed; no size of a head, which would be taken for the same
 _BATCHES = (1, 5, 32)
 _LENGTHS = (1, 7, 130, 512)
 

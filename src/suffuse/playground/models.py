@@ -144,9 +144,12 @@ def fields_of(client: Client, model: str) -> tuple[Field, ...]:
 
 
 def known_fields() -> list[tuple[Field, ...]]:
-    """The forms that rows of the tasks have, the shortest first."""
-    forms = {task().fields for task in TASKS.values()}
-    return sorted(forms, key=lambda fields: (len(fields), [field.name for field in fields]))
+    """The forms that rows of the tasks have, by the names of their fields, the shortest first."""
+    forms: dict[tuple[str, ...], tuple[Field, ...]] = {}
+    for task in TASKS.values():
+        fields = task().fields
+        forms.setdefault(tuple(field.name for field in fields), fields)  # what a field means differs between tasks
+    return sorted(forms.values(), key=lambda fields: (len(fields), [field.name for field in fields]))
 
 
 def open_models(sources: Sequence[str], servers: Servers) -> dict[str, Model]:
