@@ -53,20 +53,12 @@ def test_counters_become_rows(answering: Answering) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("act", "command"),
-    [
-        (lambda admin: admin.set_state("rest_m", "a", "drain"), "set server rest_m/a state drain\n"),
-        (lambda admin: admin.set_weight("rest_m", "a", "10%"), "set server rest_m/a weight 10%\n"),
-        (lambda admin: admin.set_weight("rest_m", "a", 100), "set server rest_m/a weight 100\n"),
-    ],
-)
-def test_change_is_one_command(answering: Answering, act: Callable[[AdminSocket], None], command: str) -> None:
+def test_change_is_one_command(answering: Answering) -> None:
     admin, commands = answering("\n")
 
-    act(admin)
+    admin.set_state("rest_m", "a", "drain")
 
-    assert commands == [command]
+    assert commands == ["set server rest_m/a state drain\n"]
 
 
 def test_refused_change_is_an_error(answering: Answering) -> None:

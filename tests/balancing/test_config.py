@@ -83,9 +83,13 @@ def test_limits_stand_where_they_are_decided() -> None:
     assert "maxconn 9" in section(text, "global")
     assert " maxconn 4 " in rest
     assert "hdr Retry-After 1 if { queue(rest_m) ge 20 }" in rest
-    assert 'hdr grpc-message "overloaded" if { queue(grpc_m) ge 20 }' in "\n".join(section(text, "backend grpc_m "))
+    assert 'hdr grpc-message "overloaded" hdr Retry-After 1 if { queue(grpc_m) ge 20 }' in "\n".join(
+        section(text, "backend grpc_m ")
+    )
     assert "timeout queue 500ms" in section(text, "defaults outer ")
-    assert "timeout server 30000ms" in section(text, "defaults inner")
+    assert "timeout server 30000ms" in section(text, "defaults outer ")
+    assert "timeout server 120500ms" in section(text, "defaults inner")
+    assert "hard-stop-after 120500ms" in section(text, "global")
     assert "{ req.hdr_val(content-length) gt 1000 }" in api
     assert "{ sc_http_req_rate(0) gt 25 }" in api
 

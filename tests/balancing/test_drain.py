@@ -75,6 +75,12 @@ def test_instance_is_drained_and_put_back_in_both_backends(drain: Drain, admin: 
     ]
 
 
+def test_requests_of_an_instance_are_sent_elsewhere_in_both_backends(drain: Drain, admin: FakeAdmin) -> None:
+    drain.cut()
+
+    assert admin.commands == [f"set server {backend}_m/i1 state maint" for backend in ("rest", "grpc")]
+
+
 @pytest.mark.parametrize("status", ["DOWN", "DRAIN", "MAINT", "no check"])
 def test_only_instance_that_is_up_is_left_alone(drain: Drain, admin: FakeAdmin, status: str) -> None:
     admin.status["i2"] = status

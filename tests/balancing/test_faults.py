@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench" / "faults.py"
-EVENTS = ("worker", "instance", "rollout", "restart", "reload", "large")
+EVENTS = ("worker", "loss", "instance", "scaled-rollout", "restart", "reload", "large")
 HEADER_LINES = 2
 
 pytestmark = [

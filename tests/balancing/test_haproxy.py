@@ -90,16 +90,15 @@ def test_file_that_holds_no_token_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.balancing
-def test_reload_forgets_no_drain_and_no_weight(balance: Balance) -> None:
+def test_reload_forgets_no_drain(balance: Balance) -> None:
     haproxy = balance()
     haproxy.admin.set_state("rest_m", "a", "drain")
-    haproxy.admin.set_weight("rest_m", "b", "10%")
     before, pid = haproxy.admin.command("show info"), haproxy.pid
 
     haproxy.reload()
 
     assert row(haproxy, "rest_m", "a")["status"] == row(haproxy, "grpc_m", "a")["status"] == "DRAIN"
-    assert row(haproxy, "rest_m", "b")["weight"] == "10"
+    assert row(haproxy, "rest_m", "b")["status"] == "UP"
     assert (haproxy.pid, haproxy.admin.command("show info") == before) == (pid, False)
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,9 @@ from suffuse.balancing.config import Instance
 from suffuse.balancing.instances import InstanceKeeper, balanced, in_flight, instance_configs, recorded
 from suffuse.balancing.record import InstanceRecord
 from suffuse.errors import DeadlineError, ServerError
+from suffuse.serving.management import ModelState, Worker
 from suffuse.serving.settings import ServerConfig
+from suffuse.serving.worker_watch import Loss
 
 
 def write_archive(store: Path, name: str, config: str) -> None:
@@ -90,8 +92,11 @@ class FakeServer:
 
     made: ClassVar[list["FakeServer"]] = []
     broken: ClassVar[list[Exception]] = []
+    refuses: ClassVar[bool] = False
 
-    def __init__(self, _config: ServerConfig) -> None:
+    def __init__(self, _config: ServerConfig, on_loss: Callable[[Loss], None]) -> None:
+        self.on_loss = on_loss
+        self.started_anew: list[Loss] = []
         self.ready = False
         self.stopped = False
         self._ended = threading.Event()
@@ -106,6 +111,11 @@ class FakeServer:
 
     def __exit__(self, *_: object) -> None:
         self.stopped = True
+
+    def start_anew(self, loss: Loss) -> None:
+        if self.refuses:
+            raise ServerError("the queue is full")
+        self.started_anew.append(loss)
 
     def wait(self) -> None:
         self._ended.wait(20.0)
@@ -176,6 +186,47 @@ def test_first_start_that_fails_is_an_error(keeper: InstanceKeeper) -> None:
 
     with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
         keeper.refuse_failed_start()
+
+
+WORKER = Worker("9000", 1, "READY")
+LOSS = Loss(ModelState("m", "1", 1, 1, 1, 1, (WORKER,), 0, 9), (WORKER,))
+
+
+def test_loss_is_told_until_the_server_is_started_again(keeper: InstanceKeeper) -> None:
+    keeper.start()
+    keeper.await_ready(20.0)
+
+    FakeServer.made[0].on_loss(LOSS)
+    told = keeper.loss
+    keeper.start_again()
+    keeper.await_ready(20.0, beyond=1)
+
+    assert (told, keeper.loss) == (LOSS, None)
+
+
+def test_lost_workers_are_started_anew_in_the_running_server(keeper: InstanceKeeper) -> None:
+    keeper.start()
+    keeper.await_ready(20.0)
+    FakeServer.made[0].on_loss(LOSS)
+
+    keeper.restart_lost_workers()
+    keeper.restart_lost_workers()
+
+    assert (FakeServer.made[0].started_anew, keeper.loss, keeper.ready) == ([LOSS], None, True)
+
+
+def test_server_that_cannot_start_lost_workers_is_started_again(
+    keeper: InstanceKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeServer, "refuses", True)
+    keeper.start()
+    keeper.await_ready(20.0)
+    FakeServer.made[0].on_loss(LOSS)
+
+    keeper.restart_lost_workers()
+    keeper.await_ready(20.0, beyond=1)
+
+    assert (keeper.starts, FakeServer.made[0].stopped) == (2, True)
 
 
 def test_stopped_instance_stays_stopped(keeper: InstanceKeeper) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_canary_goes_on_while_too_few_answers_were_timed(
     rollout(world, tell=told.append).run(new)
 
     assert told.count("i1: canary for 0.02 s more, since few requests came") == 2
+
+
+def test_canary_says_when_it_cannot_judge_latency(world: World, new: Path) -> None:
+    settings = replace(SETTINGS, limits=replace(SETTINGS.limits, requests=1_000_000))
+    told: list[str] = []
+
+    summary = Rollout(world.fleet(), world.store, settings, tell=told.append).run(new)
+
+    assert [line for line in told if re.fullmatch(r"i1: latency is not judged, since \d+ answers .* timed", line)]
+    assert summary["canary"]["latency_ratio_mean"] is None
 
 
 def test_single_server_without_balancer_is_compared_and_switched(tmp_path: Path, new: Path) -> None:

@@ -54,13 +54,16 @@ class FakeKeeper(threading.Thread):
     """An instance that is ready at once, unless `broken` names it."""
 
     broken: ClassVar[set[str]] = set()
+    made: ClassVar[dict[str, "FakeKeeper"]] = {}
 
     def __init__(self, name: str, config: ServerConfig) -> None:
         super().__init__()
+        self.made[name] = self
         self.instance = name
         self.config = config
         self.starts = 0
         self.ready = False
+        self.loss: str | None = None
         self._ending = threading.Event()
 
     def run(self) -> None:
@@ -72,7 +75,12 @@ class FakeKeeper(threading.Thread):
         if self.instance in self.broken:
             raise ServerError(f"instance {self.instance}: port taken")
 
+    def restart_lost_workers(self) -> None:
+        self.loss = None
+        EVENTS.append(f"{self.instance} restarts its workers")
+
     def start_again(self) -> None:
+        self.loss = None
         EVENTS.append(f"{self.instance} starts again")
 
     def await_ready(self, _timeout_s: float, *, beyond: int) -> None:
@@ -86,12 +94,18 @@ class FakeDrain:
     """Notes what is done with it."""
 
     busy: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
 
     def __init__(self, _admin: object, models: tuple[str, ...], instance: str) -> None:
         self._instance = f"{instance} of {','.join(models)}"
 
     def begin(self) -> None:
+        if self.alone:
+            raise ServerError("no other instance is up")
         EVENTS.append(f"drain {self._instance}")
+
+    def cut(self) -> None:
+        EVENTS.append("cut")
 
     def end(self) -> None:
         EVENTS.append("undrain")
@@ -114,6 +128,7 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suffuse.balancing.stack.Drain", FakeDrain)
     monkeypatch.setattr("suffuse.balancing.stack.refuse_taken_ports", lambda _: None)
     monkeypatch.setattr("suffuse.balancing.stack._POLL_S", 0.01)
+    monkeypatch.setattr("suffuse.balancing.stack._LOSS_LOOK_S", 0.01)
     for module in ("stack", "instances"):
         monkeypatch.setattr(
             f"suffuse.balancing.{module}.find_archives",
@@ -244,6 +259,33 @@ def test_instance_whose_requests_do_not_end_is_left_running(stack: Stack, monkey
     with pytest.raises(ServerError, match=r"^still has requests$"):
         stack.restart_instance("i1")
     assert EVENTS == ["drain i1 of m,n", "undrain"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_instance_that_has_lost_a_worker_is_emptied_and_started_again(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, *, busy: bool
+) -> None:
+    monkeypatch.setattr(FakeDrain, "busy", busy)
+    EVENTS.clear()
+
+    FakeKeeper.made["i2"].loss = "worker 9000"
+    until(lambda: "up" in EVENTS)
+
+    idle = [] if busy else ["idle at http://127.0.0.1:211"]
+    restarted = ["cut", "i2 starts again", "i2 is awaited beyond 0", "undrain", "up"]
+    assert ["drain i2 of m,n", *idle, *restarted] == EVENTS
+
+
+def test_instance_without_another_one_has_only_its_workers_restarted(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeDrain, "alone", True)
+    EVENTS.clear()
+
+    FakeKeeper.made["i1"].loss = "worker 9000"
+    until(lambda: bool(EVENTS))
+
+    assert EVENTS == ["i1 restarts its workers"]
 
 
 def test_unknown_instance_is_refused(stack: Stack) -> None:

@@ -8,7 +8,17 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from tests.balancing.fake_instances import TOKEN, FakeInstance, call, client, make_certificate, rest, row, until
+from tests.balancing.fake_instances import (
+    BEARER,
+    TOKEN,
+    FakeInstance,
+    call,
+    client,
+    make_certificate,
+    rest,
+    row,
+    until,
+)
 
 from suffuse.balancing.config import Instance, Limits
 from suffuse.balancing.haproxy import HAProxy
@@ -50,6 +60,18 @@ def test_worker_that_dies_on_one_instance_is_not_noticed(balance: Balance, fakes
 
     assert [answer["from"] for answer in answers] == ["b"] * 6
     assert fakes[0].asked > 0
+
+
+def test_request_that_an_instance_does_not_answer_in_time_is_sent_to_another(
+    balance: Balance, fakes: Fakes, transport: str
+) -> None:
+    haproxy = balance(limits=Limits(answer_s=0.5))
+    fakes[0].held.clear()
+
+    with client(haproxy, transport) as asking:
+        answers = [asking.predict("m", {"text": "x"})["from"] for _ in range(4)]
+
+    assert (answers, fakes[0].asked > 0) == (["b"] * 4, True)
 
 
 def test_instance_without_a_ready_worker_gets_no_requests(balance: Balance, fakes: Fakes) -> None:
@@ -174,6 +196,17 @@ def test_address_that_asks_too_often_is_refused(balance: Balance, transport: str
             asking.predict("m", {"text": "x"})
         with pytest.raises(OverloadError):
             asking.predict("m", {"text": "x"})
+
+
+def test_refusal_over_grpc_says_when_to_come_again(balance: Balance) -> None:
+    haproxy = balance(limits=Limits(client_rate=0.1))
+
+    with grpc.insecure_channel(f"127.0.0.1:{haproxy.config.port}") as channel:
+        ping = channel.unary_unary("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping")
+        refused = [ping.future(b"", metadata=tuple(BEARER.items())).exception() for _ in range(3)][-1]
+
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(refused.trailing_metadata())["retry-after"] == "1"
 
 
 def test_instance_whose_name_is_unknown_is_down_and_stops_nothing(balance: Balance, fakes: Fakes) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -12,6 +12,7 @@ from tests.load_test.test_figures import result_of
 
 from suffuse import cli
 from suffuse.autoscale.arrivals import Arrivals
+from suffuse.balancing.record import InstanceRecord, StackRecord
 from suffuse.commands import load_test
 from suffuse.errors import DataError, InputError, SuffuseError
 from suffuse.load_test import LoadConfig, LoadResult, Users
@@ -68,6 +69,74 @@ def test_model_is_named_in_the_address_or_by_an_option(made: dict[str, Any]) -> 
 
     assert (in_address.url, in_address.model) == (URL, "m")
     assert (made["config"].target.url, made["config"].target.model) == (URL, "other")
+
+
+class FakeManagement:
+    """Lists the models of the address that it is made for."""
+
+    models_at: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __init__(self, address: str, **_: object) -> None:
+        self._address = address
+
+    def __enter__(self) -> "FakeManagement":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def models(self) -> tuple[str, ...]:
+        return self.models_at[self._address]
+
+
+@pytest.fixture
+def models_at(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+    monkeypatch.setattr(FakeManagement, "models_at", {})
+    monkeypatch.setattr("suffuse.serving.management.Management", FakeManagement)
+    return FakeManagement.models_at
+
+
+def test_model_is_asked_of_a_management_address(made: dict[str, Any], models_at: dict[str, tuple[str, ...]]) -> None:
+    models_at["http://host:81"] = ("only",)
+
+    run("--users", "1", "--workers-from", "http://host:82/metrics", "http://host:81", url=URL)
+
+    assert made["config"].target.model == "only"
+
+
+def test_model_is_asked_of_the_server_whose_key_is_used(
+    made: dict[str, Any], models_at: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "config.properties").write_text("management_address=http\\u003a//127.0.0.1\\u003a81\n", "ascii")
+    models_at["http://127.0.0.1:81"] = ("only",)
+
+    run("--users", "1", "--key-file", str(tmp_path / "key_file.json"), url=URL)
+
+    assert made["config"].target.model == "only"
+
+
+def test_model_is_asked_of_the_stack_whose_token_is_used(
+    made: dict[str, Any], models_at: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    instance = InstanceRecord("i1", "", "", "http://127.0.0.1:91", None)
+    record = StackRecord("", "", None, None, (instance,), Path("a"), "", Path("s"), ("only",), 1, 2)
+    record.write(tmp_path / "stack.json")
+    models_at["http://127.0.0.1:91"] = ("only",)
+
+    run("--users", "1", "--key-file", str(tmp_path / "token"), url=URL)
+
+    assert made["config"].target.model == "only"
+
+
+@pytest.mark.parametrize(("models", "told"), [((), "none"), (("a", "b"), "a, b")])
+def test_model_that_is_not_the_only_one_has_to_be_named(
+    models_at: dict[str, tuple[str, ...]], models: tuple[str, ...], told: str
+) -> None:
+    models_at["http://host:81"] = models
+    expected = f"http://host:81: got the models {told}; expected one, or --model NAME"
+
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
+        run("--users", "1", "--workers-from", "http://host:81", url=URL)
 
 
 def test_table_has_a_column_for_each_transport(made: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +212,13 @@ def test_bad_options_are_refused(arguments: tuple[str, ...], message: str) -> No
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        (URL, f"which model of {URL}? Expected --model NAME, or {URL}/predictions/NAME"),
+        (
+            URL,
+            (
+                f"which model of {URL}? Expected --model NAME, {URL}/predictions/NAME, or who lists it: --workers-from "
+                "with a management address, or --key-file in the server's state folder"
+            ),
+        ),
         (
             "ftp://h:1/predictions/m",
             (

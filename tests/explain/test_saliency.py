@@ -10,8 +10,7 @@ import pytest
 from suffuse.bundle import Bundle
 from suffuse.errors import BundleError, InputError
 from suffuse.explain import GradientXInput, IntegratedGradients, SmoothGrad, make_method
-from suffuse.explain.gradients import GradientGraph, Subject
-from suffuse.runtime.predictor import MICRO_BATCH_TOKENS
+from suffuse.explain.gradients import GRADIENT_TOKENS, GradientGraph, Subject
 from suffuse.tasks import Arrays
 
 WIDTH = 3
@@ -153,8 +152,8 @@ def test_points_are_computed_in_batches_within_the_budget(graph: GradientGraph, 
     IntegratedGradients(steps=64, tolerance=1e9).attribute([subject(*range(length))], graph)
 
     assert sum(rows for rows, _ in powers.shapes) == 64
-    assert all(rows == 1 or rows * length <= MICRO_BATCH_TOKENS for rows, _ in powers.shapes)
-    assert len(powers.shapes) <= 1 + 64 / max(1, MICRO_BATCH_TOKENS // length)
+    assert all(rows == 1 or rows * length <= GRADIENT_TOKENS for rows, _ in powers.shapes)
+    assert len(powers.shapes) <= 1 + 64 / max(1, GRADIENT_TOKENS // length)
 
 
 @pytest.mark.parametrize(

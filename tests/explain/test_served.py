@@ -12,7 +12,6 @@ from suffuse.bundle import MANIFEST
 from suffuse.errors import BundleError, InputError
 from suffuse.explain import served as served_module
 from suffuse.explain.served import ExplanationLimits, ServedExplanations
-from suffuse.explain.turn import Turn
 from suffuse.runtime import Predictor, Service, load
 
 TEXT = "a warm and funny film"
@@ -25,17 +24,6 @@ STRANGE = [
 ]
 
 
-class Clock:
-    """Goes on by a step each time it is read."""
-
-    def __init__(self, step_s: float = 0.0) -> None:
-        self.now_s, self.step_s = 0.0, step_s
-
-    def __call__(self) -> float:
-        self.now_s += self.step_s
-        return self.now_s
-
-
 @pytest.fixture(scope="module")
 def predictor(explainable_bundle: Path) -> Predictor:
     return load(explainable_bundle, threads=1)
@@ -44,7 +32,7 @@ def predictor(explainable_bundle: Path) -> Predictor:
 @pytest.fixture
 def served(predictor: Predictor) -> ServedExplanations:
     """Explanations that time is never short for."""
-    return ServedExplanations(predictor, ExplanationLimits(), Clock())
+    return ServedExplanations(predictor, ExplanationLimits(), lambda: 0.0)
 
 
 def explain(served: ServedExplanations, row: object, **options: object) -> dict[str, Any]:
@@ -148,7 +136,7 @@ def test_a_text_over_the_models_limit_is_explained_in_windows_and_says_so(served
 
 
 def test_a_long_row_gets_fewer_steps_and_says_so(predictor: Predictor) -> None:
-    served = ServedExplanations(predictor, ExplanationLimits(tokens=40), Clock())
+    served = ServedExplanations(predictor, ExplanationLimits(tokens=40), lambda: 0.0)
 
     (explained,) = explain(served, TEXT)["explained"]
 
@@ -169,7 +157,7 @@ def test_steps_are_not_doubled_for_those_who_wait(served: ServedExplanations) ->
 def test_more_steps_than_are_allowed_are_refused_with_how_many_are(
     predictor: Predictor, method: str, steps: int, most: int
 ) -> None:
-    served = ServedExplanations(predictor, ExplanationLimits(tokens=40), Clock())
+    served = ServedExplanations(predictor, ExplanationLimits(tokens=40), lambda: 0.0)
 
     said = refusal(served, {"row": TEXT, "method": method, "steps": steps})
 
@@ -182,7 +170,7 @@ def test_more_steps_than_are_allowed_are_refused_with_how_many_are(
 
 
 def test_a_row_that_cannot_be_gone_through_once_is_refused(predictor: Predictor) -> None:
-    served = ServedExplanations(predictor, ExplanationLimits(tokens=6), Clock())
+    served = ServedExplanations(predictor, ExplanationLimits(tokens=6), lambda: 0.0)
 
     assert refusal(served, {"row": TEXT, "method": "gradient"}) == (
         413,
@@ -202,7 +190,7 @@ def test_fewer_things_are_explained_where_each_costs_much(
     monkeypatch.setattr(predictor.bundle, "path", tmp_path)
     monkeypatch.setattr(predictor.bundle.manifest, "evaluation", {}, raising=False)
     (tmp_path / MANIFEST).touch()
-    served = ServedExplanations(predictor, ExplanationLimits(tokens=2 * tokens), Clock())
+    served = ServedExplanations(predictor, ExplanationLimits(tokens=2 * tokens), lambda: 0.0)
 
     explanation = explain(served, row, **GRADIENT)
 
@@ -372,42 +360,3 @@ def test_limits_that_make_no_sense_are_refused(predictor: Predictor, settings: d
         ServedExplanations.open(predictor, settings)
 
     assert str(caught.value) == message
-
-
-# The share of the time
-
-
-def test_who_comes_when_the_share_is_used_up_is_told_when_to_come_again(predictor: Predictor) -> None:
-    clock = Clock(step_s=0.2)  # what one takes; 0.1 s is saved up
-    served = ServedExplanations(predictor, ExplanationLimits(share=0.1), clock)
-
-    first = served.reply({"row": TEXT, **GRADIENT})
-    busy = served.reply({"row": TEXT, **GRADIENT})
-
-    error = json.loads(busy.body)["error"]
-    assert (first.status, busy.status, error["code"]) == (200, 429, "explanations_busy")
-    assert error["message"] == (
-        "explanations have had their 10% of the worker's time; expected a pause: ask again in 0.8 s"
-    )
-    assert error["retry_after_s"] == pytest.approx(0.8)
-    assert busy.headers == {"Retry-After": "1"}
-    clock.now_s += error["retry_after_s"]
-    assert served.reply({"row": TEXT, **GRADIENT}).status == 200
-
-
-def test_one_worker_explains_at_a_time(served: ServedExplanations, predictor: Predictor) -> None:
-    with Turn(predictor.bundle.path / MANIFEST).taken():
-        reply = served.reply({"row": TEXT, **GRADIENT})
-
-    error = json.loads(reply.body)["error"]
-    assert (reply.status, error["code"], error["retry_after_s"]) == (429, "explanations_busy", 0.2)
-    assert error["message"] == "another worker is explaining; expected a pause: ask again in 0.2 s"
-    assert served.reply({"row": TEXT, **GRADIENT}).status == 200
-
-
-def test_a_request_that_cannot_be_read_costs_nothing(predictor: Predictor) -> None:
-    served = ServedExplanations(predictor, ExplanationLimits(share=0.01), Clock(step_s=1.0))
-    served.reply({"row": TEXT, **GRADIENT})
-
-    assert served.reply(b"{").status == 400
-    assert served.reply({"row": TEXT}).status == 429

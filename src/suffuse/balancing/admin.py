@@ -1,4 +1,4 @@
-"""HAProxy's admin socket: its counters as rows, and the state and weight of its servers to be set."""
+"""HAProxy's admin socket: its counters as rows, and the state of its servers to be set."""
 
 import csv
 import socket
@@ -49,20 +49,6 @@ class AdminSocket:
             state: ``ready``; ``drain``, which lets running requests end and sends no more; ``maint``, which also ends
                 checks.
         """
-        self._change(f"set server {backend}/{server} state {state}")
-
-    def set_weight(self, backend: str, server: str, weight: int | str) -> None:
-        """Set a server's share.
-
-        Args:
-            backend: such as ``rest_sentiment``.
-            server: the instance's name.
-            weight: 0 to 256, where each server has 100 at the start; or a share of that, such as ``10%``. A weight
-                counts among servers that have requests in flight: idle ones get a new request in turn.
-        """
-        self._change(f"set server {backend}/{server} weight {weight}")
-
-    def _change(self, command: str) -> None:
-        """Run a command that says something only when it fails."""
-        if refusal := self.command(command):
+        command = f"set server {backend}/{server} state {state}"
+        if refusal := self.command(command):  # it says something only when it fails
             raise ServerError(f"HAProxy refused {command!r}: {' '.join(refusal.split())}")

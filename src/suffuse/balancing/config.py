@@ -15,6 +15,7 @@ TOKEN_VARIABLE = "SUFFUSE_API_TOKEN"  # noqa: S105 - a name
 # HAProxy's own rule for names; what has another character in it would end a word of its configuration, or a path.
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
+_TRIES = 4  # retries of the template, and the first one
 _UNTELLABLE = re.compile(r"""["'#$\\\s]""")
 # HAProxy binds a socket under a longer name first, and Linux takes 107 bytes.
 _SOCKET_PATH_LIMIT = 90
@@ -58,7 +59,8 @@ class Limits:
         queue: requests of a model that wait in the balancer; one more is refused at once.
         queue_s: how long one waits there at most, in seconds, before it is refused.
         body_bytes: size of a request; by default TorchServe's own limit.
-        answer_s: how long an instance may take, in seconds; above TorchServe's default_response_timeout.
+        answer_s: how long an instance may take, in seconds, before the request is sent to another one, three times at
+            most. By default a second try is over before `suffuse.Client` gives up, after 30 s.
         client_rate: requests a second from one address, over ten seconds; None sets no limit.
         connections: open connections in all.
     """
@@ -67,7 +69,7 @@ class Limits:
     queue: int = 100
     queue_s: float = 5.0
     body_bytes: int = 6_553_500
-    answer_s: float = 125.0
+    answer_s: float = 25.0
     client_rate: float | None = None
     connections: int = 4000
 
@@ -158,6 +160,7 @@ def render(config: BalancerConfig) -> str:
         limits=limits,
         queue_ms=round(1000 * limits.queue_s),
         answer_ms=round(1000 * limits.answer_s),
+        request_ms=round(1000 * (limits.queue_s + _TRIES * limits.answer_s)),
         tls=f" ssl crt {config.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2" if config.certificate else "",
         token_variable=TOKEN_VARIABLE,
         token_reference=f"${{{TOKEN_VARIABLE}}}",

@@ -42,6 +42,14 @@ class Drain:
                 )
         self._set("drain")
 
+    def cut(self) -> None:
+        """Have HAProxy send elsewhere what the instance has not answered yet, and make no more checks until `end`.
+
+        Raises:
+            ServerError: HAProxy is not there.
+        """
+        self._set("maint")
+
     def end(self) -> None:
         """Let it have requests again; it gets some when its check finds it up.
 

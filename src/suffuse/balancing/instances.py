@@ -13,6 +13,7 @@ from suffuse.errors import DeadlineError, ServerError, SuffuseError
 from suffuse.machine import available_cores
 from suffuse.serving.server import Server
 from suffuse.serving.settings import Archive, ServerConfig, default_workers, find_archives, read_properties
+from suffuse.serving.worker_watch import Loss
 
 _LOG = logging.getLogger(__name__)
 _PORTS_EACH = 10  # five are used; the next instance's begin at a round number
@@ -84,6 +85,8 @@ def recorded(name: str, config: ServerConfig) -> InstanceRecord:
 class InstanceKeeper(threading.Thread):
     """Keeps one instance running: what ends by itself is cleared away, and started again after a pause that grows.
 
+    Workers that are lost it only tells of, since the instance has to be drained before anything is done about them.
+
     Args:
         name: the instance's.
         config: its own.
@@ -100,11 +103,17 @@ class InstanceKeeper(threading.Thread):
         self._starts = 0  # that came to be ready
         self._ready = False
         self._failure: Exception | None = None
+        self._loss: Loss | None = None
 
     @property
     def ready(self) -> bool:
         """Whether all its models are ready."""
         return self._ready
+
+    @property
+    def loss(self) -> Loss | None:
+        """Workers that it has lost."""
+        return self._loss
 
     @property
     def starts(self) -> int:
@@ -141,6 +150,18 @@ class InstanceKeeper(threading.Thread):
                 self._server.request_stop()
             self._changed.notify_all()
 
+    def restart_lost_workers(self) -> None:
+        """Start anew what it has lost, within the running server; or the server, where that does not work."""
+        with self._changed:
+            server, loss, self._loss = self._server, self._loss, None
+        if server is None or loss is None:
+            return
+        try:
+            server.start_anew(loss)
+        except ServerError as error:
+            _LOG.warning("instance %s: %s", self.instance, error)
+            self.start_again()
+
     def request_stop(self) -> None:
         """Have the thread end the server, and then itself."""
         with self._changed:
@@ -164,7 +185,8 @@ class InstanceKeeper(threading.Thread):
     def _next_server(self) -> Server | None:
         with self._changed:
             self._asked_again = False
-            self._server = None if self._ending else Server(self.config)
+            self._server = None if self._ending else Server(self.config, self._note_loss)
+            self._loss = None
             return self._server
 
     def _serve(self, server: Server) -> None:
@@ -179,6 +201,9 @@ class InstanceKeeper(threading.Thread):
             self._note_failure(error)
         finally:
             self._ready = False
+
+    def _note_loss(self, loss: Loss) -> None:
+        self._loss = loss
 
     def _note_ready(self) -> None:
         with self._changed:

@@ -235,6 +235,8 @@ class Rollout:
                 self._tell(f"{canary.name}: canary for {settings.canary_s:g} s more, since few requests came")
                 self._look_on(watch, settings.canary_s)
         watch.stop_clock()
+        if watch.new.answered < settings.limits.requests:
+            self._tell(f"{canary.name}: latency is not judged, since {watch.new.answered} answers over REST were timed")
         return self._judge(watch, least=1)
 
     def _look_on(self, watch: Watch, seconds: float) -> None:

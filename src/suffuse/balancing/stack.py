@@ -7,11 +7,13 @@ time, and nobody notices.
 import logging
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from suffuse.balancing import record as records
+from suffuse.balancing.admin import AdminSocket
 from suffuse.balancing.config import BalancerConfig, Limits
 from suffuse.balancing.drain import Drain
 from suffuse.balancing.haproxy import HAProxy, read_or_make_token
@@ -22,7 +24,7 @@ from suffuse.balancing.instances import (
     recorded,
 )
 from suffuse.balancing.record import StackRecord
-from suffuse.errors import InputError, SuffuseError
+from suffuse.errors import InputError, ServerError, SuffuseError
 from suffuse.serving.server import reachable
 from suffuse.serving.settings import ServerConfig, find_archives, refuse_taken_ports
 from suffuse.serving.state import StateFolder
@@ -30,6 +32,8 @@ from suffuse.serving.state import StateFolder
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _UP_LIMIT_S = 10.0  # a check is made twice a second
+_LOSS_LOOK_S = 0.5
+_LOSS_DRAIN_S = 2.0  # for what the other workers of an instance have in hand
 _STOP_GRACE_S = 10.0  # for requests that run when a stop is asked for
 _LONGEST_PAUSE_S = 10.0  # between starts of a HAProxy that ends again and again
 
@@ -118,6 +122,7 @@ class Stack:
         self._restarting = threading.Lock()
         self._haproxy: HAProxy | None = None
         self._watch = threading.Thread(target=self._keep_haproxy, name="suffuse haproxy", daemon=True)
+        self._healer = threading.Thread(target=self._keep_workers, name="suffuse workers", daemon=True)
 
     @property
     def url(self) -> str:
@@ -172,6 +177,7 @@ class Stack:
             self.stop()
             raise
         self.ready = not self._stopping.is_set()
+        self._healer.start()
 
     def wait(self) -> None:
         """Block until a stop is requested."""
@@ -211,9 +217,7 @@ class Stack:
             drain.begin()
             try:
                 drain.await_idle(recorded(name, keeper.config).management_url, drain_s)
-                before = keeper.starts
-                keeper.start_again()
-                keeper.await_ready(self.config.server.ready_timeout_s, beyond=before)
+                self._start_again(keeper)
             finally:
                 drain.end()  # from now on its check decides
             drain.await_up(_UP_LIMIT_S)
@@ -233,6 +237,8 @@ class Stack:
         for keeper in self._keepers.values():
             if keeper.is_alive():
                 keeper.join()
+        if self._healer.is_alive():  # it waits for instances
+            self._healer.join()
         self.record_file.unlink(missing_ok=True)
         self._folder.release()
 
@@ -284,6 +290,37 @@ class Stack:
             _LOG.warning("%s", error)
             return False
         return True
+
+    def _keep_workers(self) -> None:
+        """See to instances that have lost workers."""
+        while not self._stopping.wait(_LOSS_LOOK_S):
+            for keeper in self._keepers.values():
+                if keeper.loss is not None:
+                    _LOG.warning("instance %s: %s; it is started again", keeper.instance, keeper.loss)
+                    with suppress(SuffuseError), self._restarting:  # it is looked at again
+                        self._heal(keeper)
+
+    def _heal(self, keeper: InstanceKeeper) -> None:
+        """Send elsewhere what an instance has not answered, and start it again; if there is no other, its workers."""
+        drain = Drain(AdminSocket(self._balancer.admin_socket), self._balancer.models, keeper.instance)
+        try:
+            drain.begin()
+        except ServerError:
+            keeper.restart_lost_workers()
+            return
+        try:
+            with suppress(ServerError):  # what the lost workers had in hand does not end
+                drain.await_idle(recorded(keeper.instance, keeper.config).management_url, _LOSS_DRAIN_S)
+            drain.cut()
+            self._start_again(keeper)
+        finally:
+            drain.end()
+        drain.await_up(_UP_LIMIT_S)
+
+    def _start_again(self, keeper: InstanceKeeper) -> None:
+        before = keeper.starts
+        keeper.start_again()
+        keeper.await_ready(self.config.server.ready_timeout_s, beyond=before)
 
     @property
     def _address(self) -> str:

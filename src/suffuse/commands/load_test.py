@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -29,7 +30,7 @@ DURATION_S = 60.0
 def add_arguments(parser: ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("url", type=str, help="http(s)://HOST:PORT or grpc(s)://HOST:PORT")
-    parser.add_argument("--model", type=str, default="", help="its name (or URL/predictions/NAME)")
+    parser.add_argument("--model", type=str, default="", help="its name (default: the only one, if it can be asked)")
     parser.add_argument("--data", type=str, required=True, help="a file of rows, drawn from in random order")
     parser.add_argument("--slo-p99", type=float, required=True, help="ms within which 99 of 100 requests are answered")
     parser.add_argument("--rate", type=float, help="requests a second, by chance (Poisson), however slow the answers")
@@ -105,12 +106,10 @@ def _target(settings: Namespace) -> "Target":
 
     parts = urlsplit(settings.url)
     before, _, in_path = parts.path.partition("/predictions/")
-    model = settings.model or unquote(in_path)
-    if not model:
-        raise InputError(f"which model of {settings.url}? Expected --model NAME, or {settings.url}/predictions/NAME")
+    named = settings.model or unquote(in_path)
     return Target(
         urlunsplit(parts._replace(path=before)),
-        model,
+        named or _only_model(settings),
         grpc_url=settings.grpc_url,
         grpc_share=settings.grpc_share,
         token=settings.token,
@@ -118,6 +117,40 @@ def _target(settings: Namespace) -> "Target":
         ca_file=settings.ca_file,
         timeout_s=settings.timeout,
     )
+
+
+def _only_model(settings: Namespace) -> str:
+    """Ask a management port, since the port that answers requests lists no models."""
+    from suffuse.serving.management import Management
+
+    given = [address for address in settings.workers_from if not address.rstrip("/").endswith("/metrics")]
+    address = given[0] if given else _management_beside(settings.key_file)
+    if address is None:
+        raise InputError(
+            f"which model of {settings.url}? Expected --model NAME, {settings.url}/predictions/NAME, or who lists it: "
+            "--workers-from with a management address, or --key-file in the server's state folder"
+        )
+    with Management(address, key_file=settings.key_file) as management:
+        models = management.models()
+    if len(models) != 1:
+        raise InputError(f"{address}: got the models {', '.join(models) or 'none'}; expected one, or --model NAME")
+    return models[0]
+
+
+def _management_beside(key_file: str | None) -> str | None:
+    """The management address of the server, or of a stack's first instance, whose state folder a key is in."""
+    from suffuse.balancing.record import StackRecord
+    from suffuse.errors import ServerError
+    from suffuse.serving.settings import read_properties
+
+    if key_file is None:
+        return None
+    state = Path(key_file).absolute().parent
+    with suppress(InputError):
+        return StackRecord.read(state).instances[0].management_url
+    with suppress(ServerError):
+        return read_properties(state / "config.properties").get("management_address")
+    return None
 
 
 def _load(settings: Namespace) -> "Users | Arrivals":

@@ -17,9 +17,9 @@ GRAPH = "explain"
 """Its name in the manifest; its inputs and outputs are those of `suffuse.export.gradients.Gradients`."""
 
 GRADIENT_TOKENS = 256
-"""Padded tokens whose gradients are computed at once: backwards the intermediate results of all are kept, so that large
-batches pay less than in predictions. In a MiniLM of six layers eight points of 22 tokens took 0.7 times as long together
-as one by one, eight of 252 tokens 1.1 times."""
+"""Padded tokens whose gradients are computed at once: backwards the intermediate results of all are kept, so that
+large batches pay less than in predictions. In a MiniLM of six layers eight points of 22 tokens took 0.7 times as long
+together as one by one, eight of 252 tokens 1.1 times."""
 
 Array = NDArray[np.float64]
 

@@ -38,6 +38,7 @@ from suffuse.serving.settings import (
     refuse_taken_ports,
 )
 from suffuse.serving.state import StateFolder
+from suffuse.serving.worker_watch import Loss, WorkerWatch, restart_lost
 
 __all__ = ["Beside", "Server", "ServerConfig", "on_signals", "run_until_signal"]
 
@@ -54,10 +55,12 @@ class Server:
 
     Args:
         config: what to serve and where.
+        on_loss: called by `wait`, once a second, while workers are lost; None has them started anew.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, on_loss: Callable[[Loss], None] | None = None) -> None:
         self.config = config
+        self._on_loss = on_loss or self.start_anew
         self.state = (config.state or Path(f".suffuse/serve-{config.inference_port}")).absolute()
         self.key_file = self.state / "key_file.json"
         self.needs_key = True  # unless the configuration that a start reads says otherwise
@@ -112,13 +115,27 @@ class Server:
         self.ready = not self._stopping.is_set()
 
     def wait(self) -> None:
-        """Block until a stop is requested.
+        """Block until a stop is requested, and see to workers that TorchServe does not know to be lost.
 
         Raises:
-            ServerError: TorchServe ended by itself.
+            ServerError: TorchServe ended by itself, or does not start a lost worker anew.
         """
-        while not self._stopping.wait(_POLL_S):
-            self._refuse_dead_java()
+        with self._management() as management:
+            watch = WorkerWatch(management, self._worker_pids)
+            while not self._stopping.wait(_POLL_S):
+                self._refuse_dead_java()
+                for loss in watch.look():
+                    self._on_loss(loss)
+
+    def start_anew(self, loss: Loss) -> None:
+        """Have lost workers replaced, in the running server.
+
+        Raises:
+            ServerError: TorchServe refuses.
+        """
+        _LOG.warning("%s; it is started anew", loss)
+        with self._management() as management:
+            restart_lost(management, loss)
 
     def request_stop(self) -> None:
         """Make `start` and `wait` return soon; for signal handlers and other threads."""
@@ -182,13 +199,15 @@ class Server:
     def _bring_up(self, planned: Mapping[Archive, int]) -> None:
         """Wait for a first worker of each model, then set and await the number asked for."""
         deadline = time.monotonic() + self.config.ready_timeout_s
-        key_file = self.key_file if self.needs_key else None
-        with Management(self.management_url, key_file=key_file, timeout_s=5.0) as management:
+        with self._management() as management:
             self._await_workers(management, {a: min(1, n) for a, n in planned.items()}, deadline, first=True)
             if self.config.workers is not None and not self._stopping.is_set():
                 for archive in planned:
                     management.scale(archive.model, self.config.workers, version=archive.version)
             self._await_workers(management, planned, deadline, first=False)
+
+    def _management(self) -> Management:
+        return Management(self.management_url, key_file=self.key_file if self.needs_key else None, timeout_s=5.0)
 
     def _await_workers(
         self, management: Management, wanted: Mapping[Archive, int], deadline: float, *, first: bool
