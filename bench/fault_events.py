@@ -1,5 +1,6 @@
 """What happens to a stack under load in bench/faults.py: each event returns when the stack is whole again."""
 
+import ctypes
 import errno
 import json
 import os
@@ -33,6 +34,9 @@ TOO_SLOW_MS = 100.0
 
 LIMIT_S = 90.0
 _POLL_S = 0.1
+_HANG_SLACK_S = 5.0
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PIDFD_GETFD = 438  # a system call of Linux, the same on every architecture
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,30 @@ def kill_workers(site: Site) -> None:
         site.await_whole(without=worker)
 
 
+def hang_worker(site: Site) -> None:
+    """Of the first instance, for longer than HAProxy waits for an answer: what it has not answered goes elsewhere."""
+    (worker,) = loading_or_ready_workers(site.java(site.stack.instances[0]))
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(site.stack.config.limits.answer_s + _HANG_SLACK_S)
+    os.kill(worker, signal.SIGCONT)
+    site.await_whole()
+
+
+def lose_worker(site: Site) -> None:
+    """Of the first instance: TorchServe calls it READY, it has no process, and no request to it is answered.
+
+    It is killed while its connection to TorchServe stays open, so that its end is not noticed. In service, a request
+    over gRPC that is answered twice leaves a worker so, which is rare, and a matter of chance.
+    """
+    name = site.stack.instances[0]
+    java = site.java(name)
+    (worker,) = loading_or_ready_workers(java)
+    with _kept_open(worker):
+        os.kill(worker, signal.SIGKILL)
+        await_true(lambda: site.java(name) not in (0, java), f"instance {name} with a new process")
+    site.await_whole()
+
+
 def kill_instance(site: Site) -> None:
     """The first one's Java; the stack starts it again."""
     name = site.stack.instances[0]
@@ -192,6 +220,16 @@ def roll_back(site: Site) -> None:
         site.await_whole()
     else:
         raise RuntimeError(f"a version that is ten times as slow took over: {figures}")
+
+
+def roll_out_scaled(site: Site) -> None:
+    """While an autoscaler adds workers, and again while another one takes them away."""
+    log = site.folder / "autoscale.jsonl"
+    stack = ("--stack", str(site.stack.state))
+    for version, bounds in (("3.0", (4, 6)), ("3.1", (2, 2))):
+        with AutoscalerProcess((), (), bounds, 500.0, log, options=stack):
+            _rollout(site, version, SERVICE_MS)
+            site.await_whole(bounds[0] // len(site.stack.instances))
 
 
 def restart_all(site: Site) -> None:
@@ -257,6 +295,22 @@ def full_disk(folder: Path) -> Iterator[None]:
         filler.unlink(missing_ok=True)
 
 
+@contextmanager
+def _kept_open(pid: int) -> Iterator[None]:
+    """A process' connections stay open inside, even when it has ended."""
+    process = os.pidfd_open(pid)
+    connections = [int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir() if "socket" in str(file.readlink())]
+    copies = [_LIBC.syscall(_PIDFD_GETFD, process, connection, 0) for connection in connections]
+    try:
+        if not copies or min(copies) < 0:
+            raise RuntimeError(f"connections of process {pid} cannot be kept open: {os.strerror(ctypes.get_errno())}")
+        yield
+    finally:
+        for descriptor in (process, *copies):
+            with suppress(OSError):
+                os.close(descriptor)
+
+
 def _size(file: Path) -> int:
     """In bytes; 0 where there is none, as when an autoscaler was killed before it wrote of its first decision."""
     return file.stat().st_size if file.exists() else 0
@@ -274,10 +328,13 @@ def _rollout(site: Site, version: str, service_ms: float) -> dict[str, Any]:
 EVENTS = (
     Event("nothing", "nothing", nothing),
     Event("worker", "kill -9 of a worker of each instance", kill_workers),
+    Event("hang", "a worker that hangs for 30 s", hang_worker),
+    Event("loss", "a worker lost that TorchServe calls READY", lose_worker),
     Event("instance", "kill -9 of an instance, and its return", kill_instance),
     Event("scaling", "workers 1 to 4 and, drained, to 1 in each instance", scale_up_and_down),
     Event("rollout", "rollout of a new version", roll_out),
     Event("rollback", "rollout of a version that is too slow, and its rollback", roll_back),
+    Event("scaled-rollout", "rollout while an autoscaler adds workers, and while it takes some away", roll_out_scaled),
     Event("restart", "drain and restart of each instance in turn", restart_all),
     Event("reload", "four reloads of the balancer", reload_balancer),
     Event("autoscaler", "two kill -9 of the autoscaler while it scales 2 to 4", kill_autoscaler),

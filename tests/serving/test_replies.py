@@ -196,3 +196,18 @@ def test_request_that_is_too_large_is_the_same_error_both_ways() -> None:
     for refusal in (http_refusal(413, b"", PLACE), grpc_refusal("CANCELLED", details, PLACE)):
         assert isinstance(refusal, AnswerError)
         assert (str(refusal), refusal.code, refusal.status) == (expected, "request_too_large", 413)
+
+
+@pytest.mark.parametrize(("retry_after", "after_s"), [("3", 3.0), ("0", 0.0)])
+def test_grpc_refusal_of_a_balancer_says_when_to_come_again(retry_after: str, after_s: float) -> None:
+    error = grpc_refusal("RESOURCE_EXHAUSTED", "too many", "here", retry_after)
+
+    assert isinstance(error, RetryLaterError)
+    assert (str(error), error.after_s) == ("here: too many (RESOURCE_EXHAUSTED)", after_s)
+
+
+@pytest.mark.parametrize("retry_after", [None, "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_grpc_refusal_without_seconds_is_plain_overload(retry_after: str | None) -> None:
+    error = grpc_refusal("RESOURCE_EXHAUSTED", "too many", "here", retry_after)
+
+    assert type(error) is OverloadError

@@ -83,12 +83,10 @@ def http_refusal(status: int, body: bytes, place: str, retry_after: str | None =
         return refusal(message)
     # TorchServe's own words send its reader to an API for sequences.
     message = f"{place}: {_NO_ROOM} (status {status})"
-    if retry_after is not None and retry_after.isdecimal():  # it may also be a date
-        return RetryLaterError(message, float(retry_after))
-    return OverloadError(message)
+    return _later(message, retry_after)
 
 
-def grpc_refusal(code: str, details: str, place: str) -> ClientError:
+def grpc_refusal(code: str, details: str, place: str, retry_after: str | None = None) -> ClientError:
     """The error for a gRPC call that ended in another state than OK.
 
     Args:
@@ -96,6 +94,7 @@ def grpc_refusal(code: str, details: str, place: str) -> ClientError:
         details: its details. TorchServe's have a Java exception in their last line, and only that tells its refusals
             apart: most codes are INTERNAL.
         place: which server and model was asked; it opens the message.
+        retry_after: the trailing metadata of that name, which a balancer sends.
     """
     message, _, exception = details.rpartition("\n")
     # TorchServe's only refusal of this form is the one for lack of room; its other ones name the exception's package.
@@ -114,7 +113,7 @@ def grpc_refusal(code: str, details: str, place: str) -> ClientError:
     refusal = _BY_CODE.get(code)
     if refusal is None:
         return AnswerError(message, code=f"grpc_{code.lower()}", status=_STATUS_OF_CODE.get(code, 500))
-    return refusal(message)
+    return _later(message, retry_after) if refusal is OverloadError else refusal(message)
 
 
 def handler_error(error: dict[str, Any], status: int = 500) -> ClientError:
@@ -133,6 +132,13 @@ def handler_error(error: dict[str, Any], status: int = 500) -> ClientError:
         code=str(error.get("code", "error")),
         status=own if isinstance(own, int) else status,
     )
+
+
+def _later(message: str, retry_after: str | None) -> OverloadError:
+    """An error of overload that says when to come again, where that was said in seconds; it may also be a date."""
+    if retry_after is not None and retry_after.isdecimal():
+        return RetryLaterError(message, float(retry_after))
+    return OverloadError(message)
 
 
 def _too_large(place: str) -> AnswerError:

@@ -222,7 +222,8 @@ class GrpcTransport:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise deadline.missed(place) from error
-            raise grpc_refusal(error.code().name, error.details() or "", place) from error
+            after = dict(error.trailing_metadata() or ()).get("retry-after")
+            raise grpc_refusal(error.code().name, error.details() or "", place, after) from error
 
 
 _TRANSPORTS: dict[str, Callable[..., Transport]] = {
