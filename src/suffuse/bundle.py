@@ -211,6 +211,24 @@ def amend(path: str | Path, **evaluation: Any) -> Bundle:  # noqa: ANN401 - JSON
     return Bundle.open(path)
 
 
+def require_graph(bundle: Bundle, graph: str, purpose: str) -> None:
+    """Refuse, with what to do, to go on without a graph that `suffuse export --explain` adds.
+
+    Args:
+        bundle: that should have it.
+        graph: its name.
+        purpose: what "is" or "are" computed with it, for the error.
+
+    Raises:
+        BundleError: the bundle has no such graph.
+    """
+    if graph not in bundle.manifest.graphs:
+        raise BundleError(
+            f"{bundle.path}: it has no {graph}.onnx, which {purpose} computed with; "
+            f"make it from the run: suffuse export RUN --to {bundle.path} --explain"
+        )
+
+
 def check_digest(where: str, file: IO[bytes], digest: str) -> None:
     """Compare a file of a bundle with its digest.
 

@@ -21,6 +21,9 @@
 Each message says what was got, what was expected and how to mend it.
 """
 
+import difflib
+from collections.abc import Iterable
+
 LONGEST_SHOWN = 40
 """Characters of what a row holds in a message: rows come from strangers, and a message is sent back."""
 
@@ -121,6 +124,12 @@ class AnswerError(ClientError):
         super().__init__(message)
         self.code = code
         self.status = status
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for the end of an error message at which known name was meant; nothing where none is like it."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def brief(text: str) -> str:

@@ -183,7 +183,7 @@ def test_what_attention_does_not_depend_on_is_left_out(exported: tuple[TextNetwo
 
 @pytest.mark.parametrize("exported", ["bert, rows, 1 hops"], indirect=True)
 def test_graph_that_differs_is_refused(exported: tuple[TextNetwork, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_module, "_SHAPES", ((1, 3),))
+    monkeypatch.setattr(attention_module, "FEW_SHAPES", ((1, 3),))
     other = network_of("bert", Level.ROW, 3)
 
     with pytest.raises(ExportError) as caught:

@@ -106,7 +106,7 @@ def test_graph_that_differs_is_refused(explainable_bundle: Path, monkeypatch: py
     settings = {"model_type": "bert", "max_position_embeddings": 64, **WIDTH}
     network = network_of(settings, Level.ROW, 1)
     network.classifier = torch.nn.Linear(32, 2)
-    monkeypatch.setattr(gradients_module, "_SHAPES", ((1, 3),))
+    monkeypatch.setattr(gradients_module, "FEW_SHAPES", ((1, 3),))
 
     with pytest.raises(ExportError) as caught:
         compare_gradients(network, explainable_bundle / "explain.onnx", vocabulary_size=50, max_tokens=64)

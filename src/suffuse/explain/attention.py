@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suffuse.bundle import Bundle
-from suffuse.errors import BundleError, RowError
+from suffuse.bundle import Bundle, require_graph
+from suffuse.errors import RowError
 from suffuse.runtime import Predictor
 from suffuse.tasks import Row, Run, Tokens
 
@@ -126,11 +126,7 @@ class AttentionGraph:
     """
 
     def __init__(self, bundle: Bundle, run: Run) -> None:
-        if GRAPH not in bundle.manifest.graphs:
-            raise BundleError(
-                f"{bundle.path}: it has no {GRAPH}.onnx, which attention is computed with; "
-                f"make it from the run: suffuse export RUN --to {bundle.path} --explain"
-            )
+        require_graph(bundle, GRAPH, "attention is")
         self.beta_lhk: Array = np.array(bundle.manifest.model["beta"], dtype=np.float32)
         self._run = run
 

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suffuse.batching import collate, token_batches
-from suffuse.bundle import Bundle
-from suffuse.errors import BundleError
+from suffuse.bundle import Bundle, require_graph
 from suffuse.runtime.predictor import MICRO_BATCH_TOKENS
 from suffuse.tasks import Run
 
@@ -84,11 +83,7 @@ class GradientGraph:
     """
 
     def __init__(self, bundle: Bundle, run: Run) -> None:
-        if GRAPH not in bundle.manifest.graphs:
-            raise BundleError(
-                f"{bundle.path}: it has no {GRAPH}.onnx, which explanations are computed with; "
-                f"make it from the run: suffuse export RUN --to {bundle.path} --explain"
-            )
+        require_graph(bundle, GRAPH, "explanations are")
         self.width = int(bundle.manifest.model["embedding_size"])
         self._filler_id = int(bundle.manifest.model["baseline_token_id"])  # behind shorter texts, masked
         self._run = run

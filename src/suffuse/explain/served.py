@@ -5,7 +5,6 @@ the tokens it computes gradients of, and all of them by a share of the time. Of 
 one explains at a time, and the others go on predicting. Who comes when there is no time is told when to come again.
 """
 
-import difflib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from suffuse.bundle import MANIFEST
-from suffuse.errors import BundleError, InputError, RequestError, RowError, brief
+from suffuse.errors import BundleError, InputError, RequestError, RowError, brief, nearest
 from suffuse.explain.choice import default_method
 from suffuse.explain.explanation import Explainer, Explanation
 from suffuse.explain.saliency import METHODS, Method, make_method
@@ -185,10 +184,8 @@ def _check_option(name: str, value: object) -> None:
         "steps": (int, "a whole number, such as 16"),
     }
     if name not in kinds:
-        near = difflib.get_close_matches(name, kinds, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RequestError(
-            f"option {brief(name)} is unknown; expected one of {', '.join(kinds)}{hint}",
+            f"option {brief(name)} is unknown; expected one of {', '.join(kinds)}{nearest(name, kinds)}",
             code="unknown_option",
             status=422,
         )
@@ -201,10 +198,8 @@ def _check_option(name: str, value: object) -> None:
 
 def _method(name: str, steps: int | None) -> Method:
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RequestError(
-            f"method {brief(name)} is unknown; expected one of {', '.join(METHODS)}{hint}",
+            f"method {brief(name)} is unknown; expected one of {', '.join(METHODS)}{nearest(name, METHODS)}",
             code="unknown_method",
             status=422,
         )

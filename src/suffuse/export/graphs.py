@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ MAX_BATCH = 4096
 _EXAMPLE_SHAPE = (2, 13)  # no 1, which would be taken for fixed; no size of a head, which would be taken for the same
 _BATCHES = (1, 5, 32)
 _LENGTHS = (1, 7, 130, 512)
+FEW_SHAPES = ((1, 1), (2, 7), (9, 33), (1, 512))
+"""Rows and tokens at which graphs are compared that take long."""
 
 
 def export_graph(
@@ -87,20 +89,41 @@ def compare(network: nn.Module, path: Path, vocabulary_size: int, max_tokens: in
     session = open_graph(path)
     names = [graph_input.name for graph_input in session.get_inputs()]
     random = np.random.default_rng(0)
-    largest = 0.0
-    lengths = sorted({min(length, max_tokens) for length in _LENGTHS})
-    for rows, length in itertools.product(_BATCHES, lengths):
+
+    def difference(rows: int, length: int) -> float:
         inputs = random_batch(random, rows, length, vocabulary_size)
         computed = session.run(None, {name: inputs[name] for name in names})[0]
         with torch.no_grad():
             expected: Tensor = network(**{name: torch.from_numpy(inputs[name]) for name in names})
-        difference = float(np.abs(computed - expected.numpy()).max())
-        if not difference <= MAX_DIFFERENCE:  # also where it is NaN
+        return float(np.abs(computed - expected.numpy()).max())
+
+    shapes = itertools.product(_BATCHES, _LENGTHS)
+    return largest_difference((path, "in logits"), difference, shapes, max_tokens)
+
+
+def largest_difference(
+    what: tuple[Path, str], difference: Callable[[int, int], float], shapes: Iterable[tuple[int, int]], max_tokens: int
+) -> float:
+    """The largest of what ONNX Runtime and torch differ by, at batches of several shapes.
+
+    Args:
+        what: the graph, and ``in`` which of its outputs, for the error.
+        difference: of a batch of so many rows and tokens.
+        shapes: rows and tokens.
+        max_tokens: of the network; longer shapes are cut to it.
+
+    Raises:
+        ExportError: one is above `MAX_DIFFERENCE`, or no number.
+    """
+    largest = 0.0
+    for rows, length in sorted({(rows, min(length, max_tokens)) for rows, length in shapes}):
+        found = difference(rows, length)
+        if not found <= MAX_DIFFERENCE:  # also where it is NaN
             raise ExportError(
-                f"{path.name}: ONNX Runtime and torch differ by {difference:.2g} in logits at {rows} x {length}; "
+                f"{what[0].name}: ONNX Runtime and torch differ by {found:.2g} {what[1]} at {rows} x {length}; "
                 f"expected at most {MAX_DIFFERENCE:g}; the export is wrong, so no bundle was written"
             )
-        largest = max(largest, difference)
+        largest = max(largest, found)
     return largest
 
 

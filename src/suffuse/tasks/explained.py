@@ -1,6 +1,5 @@
 """What of a network's outputs an answer rests on, and where its tokens stand in the texts: what an explanation asks."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from suffuse.errors import RowError, brief
+from suffuse.errors import RowError, brief, nearest
 
 MOST_SHOWN = 12
 """Names in an error message: a message is sent back, and may be one of hundreds."""
@@ -37,11 +36,9 @@ def check_target(name: str, known: Sequence[str]) -> None:
     """
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     more = f" and {len(known) - MOST_SHOWN} more" if len(known) > MOST_SHOWN else ""
     raise RowError(
-        f"target {brief(name)} is unknown; expected one of {', '.join(known[:MOST_SHOWN])}{more}{hint}",
+        f"target {brief(name)} is unknown; expected one of {', '.join(known[:MOST_SHOWN])}{more}{nearest(name, known)}",
         code="unknown_target",
     )
 
