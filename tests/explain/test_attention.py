@@ -242,9 +242,9 @@ def test_rollout_of_a_token_starts_where_the_answer_stands() -> None:
     inputs = {"input_ids": np.array([1, 2])}
     first, second = np.array([[1.0, 0.0], [0.0, 0.0]], np.float32), np.array([[0.0, 0.0], [0.0, 3.0]], np.float32)
 
-    of_first = AttentionRollout().attribute([Subject(inputs, first)], graph)
-    of_second = AttentionRollout().attribute([Subject(inputs, second)], graph)
-    of_both = AttentionRollout().attribute([Subject(inputs, first), Subject(inputs, second)], graph)
+    of_first = AttentionRollout().attribute([Subject(inputs, first, 1.0)], graph)
+    of_second = AttentionRollout().attribute([Subject(inputs, second, 12.0)], graph)
+    of_both = AttentionRollout().attribute([Subject(inputs, first, 1.0), Subject(inputs, second, 12.0)], graph)
 
     assert (of_first.scores[0].tolist(), of_first.value) == ([1.0, 0.0], 1.0)
     assert (of_second.scores[0].tolist(), of_second.value) == ([0.5, 0.5], 12.0)

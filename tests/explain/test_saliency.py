@@ -52,7 +52,9 @@ def graph(powers: Powers) -> GradientGraph:
 
 def subject(*ids: int, weights: tuple[float, float] = (1.0, 0.0)) -> Subject:
     inputs = {"input_ids": np.array(ids) + 1, "baseline_ids": np.zeros(len(ids), np.int64)}
-    return Subject(inputs, np.array(weights, dtype=np.float32))
+    x = np.array(ids) + 1
+    value = WIDTH * float(weights[0] * (x**3).sum() + weights[1] * x.sum())
+    return Subject(inputs, np.array(weights, dtype=np.float32), value)
 
 
 def test_gradient_times_input_is_just_that(graph: GradientGraph) -> None:

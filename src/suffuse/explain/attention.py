@@ -140,11 +140,6 @@ class AttentionGraph:
         pooled = outputs["pooled"][0] if "pooled" in outputs else None
         return Attention(outputs["plain"][0], outputs["diffused"][0], pooled)
 
-    def logits(self, inputs: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float64]:
-        """What the network answers to that window, (C,) or (N, C)."""
-        logits: NDArray[np.float64] = self._run("predict", _batch(inputs))["logits"][0].astype(np.float64)
-        return logits
-
 
 def attention_maps(predictor: Predictor, row: str | Row) -> list[AttentionMaps]:
     """The attention in each window of a row.

@@ -20,7 +20,7 @@ MAX_TARGETS = 32
 DIGITS = 6
 """Decimals of scores, as in answers."""
 
-_Windows = Sequence[tuple[Window, NDArray[np.int64]]]
+_Windows = Sequence[tuple[Window, NDArray[np.int64], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ class Explainer:
         outputs = self._predictor.outputs(windows)
         answer = task.decode([checked], windows, outputs)[0]
         targets = task.explained(checked, answer, windows, outputs, target)
-        placed = list(zip(windows, task.located(checked, self._predictor.tokens), strict=True))
+        located = task.located(checked, self._predictor.tokens)
+        placed = list(zip(windows, located, (output["logits"] for output in outputs), strict=True))
         explained = tuple(self._explained(checked, placed, target) for target in targets[:most])
         left_out = max(0, len(targets) - most)
         texts = dict(zip((part.name for part in task.fields), task.texts(checked), strict=True))
@@ -147,8 +148,8 @@ class Explainer:
     def _explained(self, row: Row, placed: _Windows, target: Target) -> Explained:
         # A window whose outputs count nothing needs no gradient.
         parts = [
-            (Subject(self._inputs(window, places_n3), _unpadded(weights, len(window))), places_n3)
-            for (window, places_n3), weights in zip(placed, target.weights, strict=True)
+            (self._subject(window, places_n3, weights, logits), places_n3)
+            for (window, places_n3, logits), weights in zip(placed, target.weights, strict=True)
             if weights.any()
         ]
         attribution = self._attribute([subject for subject, _ in parts])
@@ -164,10 +165,18 @@ class Explainer:
             other,
         )
 
-    def _inputs(self, window: Window, places_n3: NDArray[np.int64]) -> Mapping[str, NDArray[np.int64]]:
-        """Inputs with the baseline: special tokens as they are, padding for all others."""
+    def _subject(
+        self,
+        window: Window,
+        places_n3: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        logits: NDArray[np.float32],
+    ) -> Subject:
+        """A window with its baseline: special tokens as they are, padding for all others."""
         ids_n = window.inputs["input_ids"]
-        return {**window.inputs, "baseline_ids": np.where(places_n3[:, 0] < 0, ids_n, self._baseline_token_id)}
+        baseline_n = np.where(places_n3[:, 0] < 0, ids_n, self._baseline_token_id)
+        value = float((logits.astype(np.float64) * weights).sum())
+        return Subject({**window.inputs, "baseline_ids": baseline_n}, _unpadded(weights, len(window)), value)
 
     def _words(
         self, row: Row, places_n3: NDArray[np.int64], attribution: Attribution

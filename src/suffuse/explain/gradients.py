@@ -30,10 +30,12 @@ class Subject:
     Args:
         inputs: ``input_ids``, ``baseline_ids`` and what else the graph takes of a window, (N,) each.
         weights: of the logits, float32, (C,) or (N, C).
+        value: the sum, as the answer was read from it.
     """
 
     inputs: Mapping[str, NDArray[np.int64]]
     weights: NDArray[np.float32]
+    value: float
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -56,16 +58,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Slope:
-    """What a subject's sum is at several points, and how steep.
+    """How steep a subject's sum is at several points.
 
     Args:
-        values_p: the sum at each point, (P,).
         gradient_nd: its gradient, the mean over the points, (N, D).
         embeddings_nd: of the tokens, (N, D).
         baselines_nd: of the baseline's tokens, (N, D).
     """
 
-    values_p: Array
     gradient_nd: Array
     embeddings_nd: Array
     baselines_nd: Array
@@ -99,21 +99,16 @@ class GradientGraph:
         """
         owners = [(index, place) for index, points in enumerate(asked) for place in range(len(points.scales_p))]
         lengths = [len(asked[index].subject) for index, _ in owners]
-        values = [np.zeros(len(points.scales_p)) for points in asked]
         ends: dict[int, tuple[Array, Array]] = {}
         sums = [np.zeros((len(points.subject), self.width)) for points in asked]
         for batch in token_batches(lengths, GRADIENT_TOKENS):
             outputs = self._run(GRAPH, self._batch([(asked[owners[row][0]], owners[row][1]) for row in batch]))
             for place, row in enumerate(batch):
-                (index, point), length = owners[row], lengths[row]
-                weights = asked[index].subject.weights
-                logits = outputs["logits"][place].astype(np.float64)
-                values[index][point] = (logits[: len(weights)] * weights).sum()
+                (index, _), length = owners[row], lengths[row]
                 sums[index] += outputs["gradient"][place, :length]
                 ends[index] = outputs["embeddings"][place, :length], outputs["baselines"][place, :length]
         return [
             Slope(
-                values[index],
                 sums[index] / len(points.scales_p),
                 ends[index][0].astype(np.float64),
                 ends[index][1].astype(np.float64),
@@ -121,24 +116,16 @@ class GradientGraph:
             for index, points in enumerate(asked)
         ]
 
-    def ends(self, subjects: Sequence[Subject]) -> tuple[Array, Array]:
-        """Each subject's sum for the text, and for the baseline: predictions, which cost less than gradients.
-
-        Returns:
-            (S,) each.
-        """
-        both = [
-            {name: subject.inputs[ids if name == "input_ids" else name] for name in subject.inputs}
-            for ids in ("input_ids", "baseline_ids")
-            for subject in subjects
-        ]
-        values = np.zeros(len(both))
-        for batch in token_batches([len(window["input_ids"]) for window in both], MICRO_BATCH_TOKENS):
-            logits = self._run("predict", collate([both[row] for row in batch], self._filler_id))["logits"]
+    def baselines(self, subjects: Sequence[Subject]) -> Array:
+        """Each subject's sum for its baseline, (S,): predictions, which cost less than gradients."""
+        windows = [{**subject.inputs, "input_ids": subject.inputs["baseline_ids"]} for subject in subjects]
+        values = np.zeros(len(subjects))
+        for batch in token_batches([len(subject) for subject in subjects], MICRO_BATCH_TOKENS):
+            logits = self._run("predict", collate([windows[row] for row in batch], self._filler_id))["logits"]
             for place, row in enumerate(batch):
-                weights = subjects[row % len(subjects)].weights
+                weights = subjects[row].weights
                 values[row] = (logits[place][: len(weights)].astype(np.float64) * weights).sum()
-        return values[: len(subjects)], values[len(subjects) :]
+        return values
 
     def _batch(self, points: Sequence[tuple[Points, int]]) -> dict[str, NDArray[Any]]:
         """Inputs of the graph for points of subjects, padded to the longest."""

@@ -102,7 +102,7 @@ class GradientXInput(GradientMethod):
         """One gradient a window."""
         slopes = graph.slopes([Points(subject, np.ones(1)) for subject in subjects])
         scores = [(slope.gradient_nd * slope.embeddings_nd).sum(axis=1) for slope in slopes]
-        return Attribution(scores, float(sum(slope.values_p[0] for slope in slopes)), steps=1)
+        return Attribution(scores, _value(subjects), steps=1)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class IntegratedGradients(GradientMethod):
 
     def attribute(self, subjects: Sequence[Subject], graph: GradientGraph) -> Attribution:
         """As many gradients a window as it takes."""
-        value, baseline = (float(sums.sum()) for sums in graph.ends(subjects))
+        value, baseline = _value(subjects), float(graph.baselines(subjects).sum())
         steps = self.steps
         while True:
             scores = _integrated(subjects, graph, steps)
@@ -191,14 +191,14 @@ class SmoothGrad(GradientMethod):
             raise InputError(f"spread is {self.spread:g}; expected a number above 0, such as 1")
 
     def attribute(self, subjects: Sequence[Subject], graph: GradientGraph) -> Attribution:
-        """One gradient a window at the text itself, for what is explained, and one a point."""
+        """One gradient a window at the text itself, for its embeddings, and one a point."""
         plain = graph.slopes([Points(subject, np.ones(1)) for subject in subjects])
         around = [
             Points(subject, np.ones(self.steps), self._noise(slope.embeddings_nd))
             for subject, slope in zip(subjects, plain, strict=True)
         ]
         scores = [(slope.gradient_nd * slope.embeddings_nd).sum(axis=1) for slope in graph.slopes(around)]
-        return Attribution(scores, float(sum(slope.values_p[0] for slope in plain)), self.steps)
+        return Attribution(scores, _value(subjects), self.steps)
 
     def _noise(self, embeddings_nd: NDArray[np.float64]) -> NDArray[np.float32]:
         deviation = np.float32(self.spread * float(embeddings_nd.std()))
@@ -228,18 +228,17 @@ class AttentionRollout:
         return partial(self.attribute, graph=AttentionGraph(bundle, run))
 
     def attribute(self, subjects: Sequence[Subject], graph: AttentionGraph) -> Attribution:
-        """One pass of attention and one prediction a window."""
+        """One pass of attention a window."""
         scores: list[NDArray[np.float64]] = []
-        value = total = 0.0
+        total = 0.0
         for subject in subjects:
             attention = graph(subject.inputs)
             # How much each token's last state counts: of an answer for the whole row as it was pooled, else by token.
             weights = np.abs(subject.weights.astype(np.float64))
             positions_n = weights.sum() * attention.pooled if weights.ndim == 1 else weights.sum(axis=1)
             scores.append(positions_n @ rollout(attention.diffused))
-            value += float((graph.logits(subject.inputs) * subject.weights).sum())
             total += float(weights.sum())
-        return Attribution([scores_n / total for scores_n in scores], value, steps=0)
+        return Attribution([scores_n / total for scores_n in scores], _value(subjects), steps=0)
 
 
 METHODS: Mapping[str, Callable[..., Method]] = {
@@ -266,6 +265,10 @@ def make_method(name: str, settings: Mapping[str, Any]) -> Method:
 def unit_noise(points: int, length: int, width: int) -> NDArray[np.float32]:
     """Normal noise of deviation 1, the same whenever it is asked for, (P, N, D)."""
     return np.random.default_rng(0).standard_normal((points, length, width), dtype=np.float32)
+
+
+def _value(subjects: Sequence[Subject]) -> float:
+    return sum(subject.value for subject in subjects)
 
 
 def _integrated(subjects: Sequence[Subject], graph: GradientGraph, steps: int) -> list[NDArray[np.float64]]:
