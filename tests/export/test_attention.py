@@ -8,59 +8,26 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModel
+from tests.export.families import network_of
+from transformers import AutoModel
 
 from suffuse.bundle import Bundle
-from suffuse.diffusion import add_diffusion, diffusion_parameters
+from suffuse.diffusion import diffusion_parameters
 from suffuse.errors import ExportError
 from suffuse.export import Attention, compare_attention, export_attention
 from suffuse.export import attention as attention_module
 from suffuse.export.attention import hop_weights
 from suffuse.export.graphs import open_graph
-from suffuse.tasks import Head, Level, Loss
+from suffuse.tasks import Level
 from suffuse.training import TextNetwork
 from suffuse.training.checkpoint import load_checkpoint
 from suffuse.training.fit import best_checkpoint
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": {
-        "model_type": "bert",
-        "hidden_size": 32,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "max_position_embeddings": 64,
-    },
-    "bert with heads of 16": {
-        "model_type": "bert",
-        "hidden_size": 64,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "max_position_embeddings": 64,
-    },
-    "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64},
-}
 CASES = {
     f"{architecture}, {level.value}s, {num_hops} hops": (architecture, level, num_hops)
-    for architecture in ARCHITECTURES
+    for architecture in ("bert", "bert with heads of 16", "gpt2")
     for level, num_hops in ((Level.ROW, 1), (Level.TOKEN, 2), (Level.ROW, 3))
 }
-
-
-def network_of(architecture: str, level: Level, num_hops: int) -> TextNetwork:
-    """A network with random weights, those of the hops included."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(vocab_size=50, **ARCHITECTURES[architecture])
-    backbone = add_diffusion(AutoModel.from_config(config), num_hops)  # type: ignore[no-untyped-call]
-    network = TextNetwork(backbone, Head(5, level, Loss.SOFTMAX)).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.2)
-        for beta_kh in diffusion_parameters(network):
-            beta_kh.uniform_(-0.5, 0.5)
-    return network
 
 
 def inputs_of(network: TextNetwork) -> dict[str, NDArray[np.int64]]:

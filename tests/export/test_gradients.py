@@ -7,47 +7,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from tests.export.families import network_of
 
 from suffuse.bundle import Bundle
-from suffuse.diffusion import add_diffusion, diffusion_parameters
 from suffuse.errors import ExportError
 from suffuse.export import Gradients, compare_gradients, export_gradients
 from suffuse.export import gradients as gradients_module
 from suffuse.export.gradients import baseline_token_id, embedding_size
 from suffuse.export.graphs import open_graph
-from suffuse.tasks import Head, Level, Loss
+from suffuse.tasks import Level
 from suffuse.training import TextNetwork
-
-WIDTH: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 1}
-GPT2: dict[str, Any] = {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 1, "n_positions": 64}
-LLAMA: dict[str, Any] = {"model_type": "llama", "num_key_value_heads": 2, **WIDTH}
-ELECTRA: dict[str, Any] = {"model_type": "electra", "max_position_embeddings": 64, "embedding_size": 16, **WIDTH}
-
-
-def network_of(settings: dict[str, Any], level: Level, num_hops: int) -> TextNetwork:
-    """A network with random weights, those of the hops included."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(vocab_size=50, **settings)
-    backbone = add_diffusion(AutoModel.from_config(config), num_hops)  # type: ignore[no-untyped-call]
-    network = TextNetwork(backbone, Head(5, level, Loss.SOFTMAX)).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.2)
-        for beta_kh in diffusion_parameters(network):
-            beta_kh.uniform_(-0.5, 0.5)
-    return network
 
 
 @pytest.fixture(scope="module", params=["gpt2, tokens, 1 hop", "llama, rows, 2 hops"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TextNetwork, Path]:
     """A network and its graph."""
-    settings, level, num_hops = {
-        "gpt2, tokens, 1 hop": (GPT2, Level.TOKEN, 1),
-        "llama, rows, 2 hops": (LLAMA, Level.ROW, 2),
+    family, level, num_hops = {
+        "gpt2, tokens, 1 hop": ("gpt2", Level.TOKEN, 1),
+        "llama, rows, 2 hops": ("llama", Level.ROW, 2),
     }[request.param]
-    network = network_of(settings, level, num_hops)
+    network = network_of(family, level, num_hops)
     path = tmp_path_factory.mktemp("gradients") / "explain.onnx"
     export_gradients(network, 64, path)
     return network, path
@@ -103,8 +82,7 @@ def test_graph_holds_no_trace_of_where_it_was_made(explainable_bundle: Path) -> 
 
 
 def test_graph_that_differs_is_refused(explainable_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"model_type": "bert", "max_position_embeddings": 64, **WIDTH}
-    network = network_of(settings, Level.ROW, 1)
+    network = network_of("bert", Level.ROW, 1)
     network.classifier = torch.nn.Linear(32, 2)
     monkeypatch.setattr(gradients_module, "FEW_SHAPES", ((1, 3),))
 
@@ -121,7 +99,7 @@ def test_graph_that_differs_is_refused(explainable_bundle: Path, monkeypatch: py
 def test_a_network_that_cannot_be_traced_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = network_of(ELECTRA, Level.ROW, 1)
+    network = network_of("electra", Level.ROW, 1)
     monkeypatch.setattr(TextNetwork, "forward", lambda *_, **__: 1 / 0)
 
     with pytest.raises(ExportError) as caught:
@@ -134,7 +112,7 @@ def test_a_network_that_cannot_be_traced_is_refused_in_one_line(
 
 
 def test_gradients_leave_the_network_as_it_was() -> None:
-    network = network_of(ELECTRA, Level.ROW, 1)
+    network = network_of("electra", Level.ROW, 1)
     gradients = Gradients(network)
     ids_bn = torch.tensor([[1, 2, 3]])
     inputs = {
@@ -170,6 +148,6 @@ def test_gradients_leave_the_network_as_it_was() -> None:
     ],
 )
 def test_baseline_is_padding_or_what_comes_nearest(ids: dict[str, Any], expected: int) -> None:
-    network = network_of(GPT2 | ids, Level.ROW, 1)
+    network = network_of("gpt2", Level.ROW, 1, **ids)
 
     assert baseline_token_id(network) == expected
