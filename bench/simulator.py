@@ -8,8 +8,8 @@ beyond that is the overhead of network, Java and client.
 
 The worker has one core of two for itself, and had it for the profile; Java, the sender and all else share the other.
 Otherwise the sender, which a real service has elsewhere, would take time from the worker that no simulator knows of.
-A round takes two minutes: the same arrivals, sent three times for 30 seconds at 60 % load, had a 99th percentile of 162,
-253 and 272 ms, as one busy spell makes or breaks the slowest 21 requests; sent twice for two minutes, 198 and 219 ms.
+A round takes two minutes: the same arrivals, sent three times for 30 seconds at 60 % load, had a 99th percentile of
+162, 253 and 272 ms, as one busy spell makes or breaks the slowest 21; sent twice for two minutes, 198 and 219 ms.
 
 `make demo` must have run: it makes the bundle. An idle machine with two cores, 21 minutes.
 

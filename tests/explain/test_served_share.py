@@ -8,7 +8,7 @@ import pytest
 from suffuse.bundle import MANIFEST
 from suffuse.explain.served import ExplanationLimits, ServedExplanations
 from suffuse.explain.turn import Turn
-from suffuse.runtime import Predictor, load
+from suffuse.runtime import Predictor, Service, load
 
 ASKED = {"row": "a warm and funny film", "method": "gradient"}
 
@@ -56,6 +56,19 @@ def test_one_worker_explains_at_a_time(predictor: Predictor) -> None:
     assert (reply.status, error["code"], error["retry_after_s"]) == (429, "explanations_busy", 0.2)
     assert error["message"] == "another worker is explaining; expected a pause: ask again in 0.2 s"
     assert served.reply(ASKED).status == 200
+
+
+def test_predictions_of_the_same_batch_do_not_wait_for_an_explanation(predictor: Predictor) -> None:
+    served = ServedExplanations(predictor, ExplanationLimits(), Clock())
+
+    service = Service(predictor, served.reply)
+    prediction, put_off = service.replies([b'"a film"', ASKED], {1: None})
+
+    error = json.loads(put_off.body)["error"]
+    assert prediction.status == 200
+    assert (put_off.status, error["code"], error["retry_after_s"]) == (429, "explanations_busy", 0.2)
+    assert error["message"] == "predictions came at the same time; expected a pause: ask again in 0.2 s"
+    assert service.replies([ASKED], {0: None})[0].status == 200
 
 
 def test_a_request_that_cannot_be_read_costs_nothing(predictor: Predictor) -> None:

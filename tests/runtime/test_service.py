@@ -217,10 +217,10 @@ def test_answers_that_pass_the_servers_limit_are_refused(service: Service, monke
 
 
 def test_explanations_come_after_the_predictions_of_their_batch_and_take_their_own_places(predictor: Upper) -> None:
-    asked: list[tuple[object, object, list[int]]] = []
+    asked: list[tuple[object, object, int, list[int]]] = []
 
-    def explain(body: object, options: object) -> Reply:
-        asked.append((body, options, list(predictor.calls)))
+    def explain(body: object, options: object, waiting: int) -> Reply:
+        asked.append((body, options, waiting, list(predictor.calls)))
         return Reply(f'"why {len(asked)}"')
 
     service = Service(cast("Predictor", predictor), explain)
@@ -233,7 +233,7 @@ def test_explanations_come_after_the_predictions_of_their_batch_and_take_their_o
         "why 2",
         [answered("D"), {"error": BLANK}],
     ]
-    assert asked == [(b"why a", b"{}", [3]), (b"why c", None, [3])]
+    assert asked == [(b"why a", b"{}", 2, [3]), (b"why c", None, 2, [3])]
 
 
 def test_predictions_are_computed_as_if_no_explanation_was_asked_for(service: Service) -> None:
@@ -333,9 +333,9 @@ def test_a_worker_answers_from_a_bundle(tiny_bundle: Path) -> None:
 
 
 def test_a_worker_explains_from_a_bundle_that_can(explainable_bundle: Path) -> None:
-    prediction, explanation = Service.open(explainable_bundle, {"explanations": {"share": 0.5}}).replies(
-        [b'{"text": "a warm and funny film"}'] * 2, {1: None}
-    )
+    service = Service.open(explainable_bundle, {"explanations": {"share": 0.5}})
+    body = b'{"text": "a warm and funny film"}'
+    (prediction,), (explanation,) = service.replies([body]), service.replies([body], {0: None})
 
     assert explanation.status == 200
     assert json.loads(explanation.body)["answer"] == json.loads(prediction.body)

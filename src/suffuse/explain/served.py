@@ -1,8 +1,9 @@
 """Explanations for those who ask a server: what one may cost, and how much of a worker's time all of them may take.
 
 A worker computes one thing at a time, so whoever comes while it explains waits. One explanation is therefore bounded by
-the tokens it computes gradients of, and all of them by a share of the time. Of the workers that share a bundle's folder
-one explains at a time, and the others go on predicting. Who comes when there is no time is told when to come again.
+the tokens it computes gradients of, and all of them by a share of the time; where predictions came in the same batch,
+whose replies are sent together, it is put off. Of the workers that share a bundle's folder one explains at a time, and
+the others go on predicting. Who comes when there is no time is told when to come again.
 """
 
 import logging
@@ -26,7 +27,8 @@ SAVED_UP_S = 0.1
 for all of them."""
 
 NEXT_TURN_S = 0.2
-"""Seconds after which those who came while another worker explained may try again: most explanations take less."""
+"""Seconds after which those who came beside predictions, or while another worker explained, may try again: most
+explanations take less."""
 
 _NO_OPTIONS: tuple[object, ...] = (None, "", b"", "{}", b"{}", {})
 _log = logging.getLogger(__name__)
@@ -97,16 +99,19 @@ class ServedExplanations:
         predictor.explain({field.name: "warm up" for field in predictor.task.fields})
         return cls(predictor, ExplanationLimits(**settings))
 
-    def reply(self, body: object, options: object = None) -> Reply:
+    def reply(self, body: object, options: object = None, waiting: int = 0) -> Reply:
         """The reply to one request. Never raises.
 
         Args:
             body: raw JSON or parsed: a row, or ``{"row": ..., "target": ..., "method": ..., "steps": ...}``, of which
                 only the row is needed.
             options: the same without a row, for those who have them beside the body.
+            waiting: predictions that would be sent with the explanation, and no sooner; with any it is put off.
         """
         try:
             asked = _read(body, options)
+            if waiting:
+                return _busy("predictions came at the same time", NEXT_TURN_S)
             if wait_s := self._time.wait_s():
                 return _busy(f"explanations have had their {self._limits.share:.0%} of the worker's time", wait_s)
             with self._turn.taken() as is_ours:

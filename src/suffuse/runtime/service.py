@@ -22,8 +22,9 @@ from suffuse.tasks import Answer
 
 THREADS_VARIABLE = "SUFFUSE_THREADS"
 
-Explain = Callable[[object, object], Reply]
-"""Replies to a body that asks for an explanation, and its options; never raises."""
+Explain = Callable[[object, object, int], Reply]
+"""Replies to a body that asks for an explanation, its options, and how many predictions wait for the reply; never
+raises."""
 
 _EXPLAIN_GRAPH = "explain"
 _log = logging.getLogger(__name__)
@@ -79,13 +80,14 @@ class Service:
         Args:
             bodies: raw JSON (bytes, str), or what a server has parsed from it already.
             explained: for each body that asks for an explanation, by its index, the options that came beside it. They
-                are computed when all others have been.
+                are asked for when all others have been computed, and are told how many those are: a server sends the
+                replies of a batch together.
         """
         explained = explained or {}
         predictions = iter(self._predictions([body for index, body in enumerate(bodies) if index not in explained]))
         replies = {index: next(predictions) for index in range(len(bodies)) if index not in explained}
         for index, options in explained.items():
-            replies[index] = self._explain(bodies[index], options)
+            replies[index] = self._explain(bodies[index], options, len(bodies) - len(explained))
         return [replies[index] for index in range(len(bodies))]
 
     def _predictions(self, bodies: Sequence[object]) -> list[Reply]:
@@ -150,7 +152,7 @@ def _reply(request: _Request, answers: Sequence[Answer | RowError]) -> Reply:
     return Reply(dump(answer))
 
 
-def _no_explanations(body: object, options: object) -> Reply:  # noqa: ARG001 - an `Explain`
+def _no_explanations(body: object, options: object, waiting: int) -> Reply:  # noqa: ARG001 - an `Explain`
     message = (
         "this model was exported without explain.onnx, which explanations are computed with; expected one that has it: "
         "suffuse export RUN --to BUNDLE --explain, and archive that bundle"
