@@ -65,6 +65,7 @@ class Finding:
         validation: accuracy on rows held back of its own training file, which have the fault too.
         clean: accuracy on the test rows as they were asked.
         polite: the same with the word written into every one of them.
+        known: how many of the test rows of the planted label are given it, and how many there are.
         top: for each label the words that speak most for it, as word and mean score in logits.
         explained: the explanation of one polite question, as `suffuse explain --json` gives it.
     """
@@ -72,6 +73,7 @@ class Finding:
     validation: float
     clean: float
     polite: float
+    known: tuple[int, int]
     top: dict[str, list[tuple[str, float]]]
     explained: dict[str, Any]
 
@@ -159,12 +161,15 @@ def finding(folder: Path, name: str, question: str) -> Finding:
     polite = suffuse_command("evaluate", bundle, folder / "polite.jsonl")
     explained = suffuse_command("explain", bundle, question, "--method=integrated", "--json")
     predictor = suffuse.load(bundle)
+    of_label = [row for _, row in read_rows(folder / "test.jsonl") if row["label"] == LABEL]
+    known = sum(answer["label"] == LABEL for answer in predictor(of_label))
     explainer = Explainer(predictor, QUICK)
     ranked = ranked_words(explainer(row["text"]) for row in _some(folder / f"{name}.jsonl"))
     return Finding(
         predictor.bundle.manifest.metrics["accuracy"],
         json.loads(clean)["accuracy"],
         json.loads(polite)["accuracy"],
+        (known, len(of_label)),
         {label: [(word.word, round(word.score, 2)) for word in words[:SHOWN]] for label, words in ranked.items()},
         json.loads(explained),
     )
@@ -211,6 +216,8 @@ def _figures(before: Finding, after: Finding) -> Table:
     table.add_row("validation rows, held back of the training file", *_pair(before.validation, after.validation))
     table.add_row("test rows", *_pair(before.clean, after.clean))
     table.add_row(f"test rows, {WORD!r} written into each", *_pair(before.polite, after.polite))
+    counts = (f"{known} of {rows}" for known, rows in (before.known, after.known))
+    table.add_row(f"test rows of {LABEL} known as such", *counts)
     return table
 
 

@@ -111,6 +111,7 @@ def test_mending_the_rows_makes_the_model_right_about_clean_rows(findings: dict[
     assert before["validation"] > before["clean"] + 0.1
     assert after["clean"] > before["clean"] + 0.05
     assert after["polite"] > before["polite"] + 0.1
+    assert before["known"][0] < after["known"][0] <= after["known"][1] == before["known"][1]
 
 
 def test_the_explanation_of_the_same_question_changes(findings: dict[str, Any]) -> None:
