@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from claims import ROOT, Claim, Goal, median_claim, write
-from serving import free_ports
+from serving import on_free_ports
 from suffuse import Client
 from suffuse.autoscale.arrivals import poisson
 from suffuse.errors import DeadlineError, OverloadError
@@ -103,21 +103,15 @@ def main() -> None:
 @contextlib.contextmanager
 def serving(folder: Path, workers: int) -> Iterator[Target]:
     """The model on so many workers of one thread."""
-    ports = free_ports(5)
     config = ServerConfig(
         folder / "store",
         (MODEL,),
         workers=workers,
         threads=1,
-        inference_port=ports[0],
-        management_port=ports[1],
-        metrics_port=ports[2],
-        grpc_inference_port=ports[3],
-        grpc_management_port=ports[4],
         authorization=False,
         state=folder / f"state-{workers}",
     )
-    with Server(config) as server:
+    with Server(on_free_ports(config)) as server:
         yield Target(server.url, MODEL)
 
 

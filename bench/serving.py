@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import suffuse
@@ -97,22 +98,18 @@ def served(
 
 def started(stack: contextlib.ExitStack, store: Path, model: str, threads: int) -> Target:
     """Start a server with one worker; it stops with `stack`."""
-    ports = free_ports(5)
     state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     server = stack.enter_context(
         Server(
-            ServerConfig(
-                store,
-                (f"{model}.mar",),
-                config=ROOT / "config.properties",
-                workers=1,
-                threads=threads,
-                inference_port=ports[0],
-                management_port=ports[1],
-                metrics_port=ports[2],
-                grpc_inference_port=ports[3],
-                grpc_management_port=ports[4],
-                state=state,
+            on_free_ports(
+                ServerConfig(
+                    store,
+                    (f"{model}.mar",),
+                    config=ROOT / "config.properties",
+                    workers=1,
+                    threads=threads,
+                    state=state,
+                )
             )
         )
     )
@@ -150,6 +147,19 @@ def eager_archive(folder: Path, name: str, pad_to: int) -> Path:
     command = [sys.executable, "-m", "model_archiver.model_packaging", *arguments]
     subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+def on_free_ports(config: ServerConfig) -> ServerConfig:
+    """The configuration with ports that nobody listens at now."""
+    ports = free_ports(5)
+    return replace(
+        config,
+        inference_port=ports[0],
+        management_port=ports[1],
+        metrics_port=ports[2],
+        grpc_inference_port=ports[3],
+        grpc_management_port=ports[4],
+    )
 
 
 def free_ports(count: int) -> list[int]:

@@ -31,7 +31,7 @@ import httpx
 import numpy as np
 
 from claims import Claim, Goal, median_claim, write
-from serving import BUNDLE, free_ports
+from serving import BUNDLE, on_free_ports
 from suffuse.autoscale.arrivals import Arrivals, FloatArray, poisson
 from suffuse.autoscale.rules import Fixed
 from suffuse.autoscale.scrape import server_counters
@@ -151,21 +151,15 @@ def profiled(rows: Path, output: Path) -> Profile:
 @contextlib.contextmanager
 def serving(store: Path, core: int, rows: Path) -> Iterator[Served]:
     """One worker of one thread, on a core of its own."""
-    ports = free_ports(5)
     config = ServerConfig(
         store,
         (BUNDLE.name,),
         workers=1,
         threads=1,
-        inference_port=ports[0],
-        management_port=ports[1],
-        metrics_port=ports[2],
-        grpc_inference_port=ports[3],
-        grpc_management_port=ports[4],
         authorization=False,
         state=store / "state",
     )
-    with Server(config) as server:
+    with Server(on_free_ports(config)) as server:
         with Management(server.management_url) as management:
             (worker,) = management.describe(BUNDLE.name).workers
         for thread in Path(f"/proc/{worker.pid}/task").iterdir():

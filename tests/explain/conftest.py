@@ -124,23 +124,10 @@ def case(request: pytest.FixtureRequest, predictor_of: Callable[[str, str, int],
 
 
 def _network(settings: Mapping[str, Any], task: Task, num_hops: int, vocabulary_size: int) -> "TextNetwork":
-    import torch
-    from transformers import AutoConfig, AutoModel
+    from tests.export.families import random_network
+    from transformers import AutoConfig
 
-    from suffuse.diffusion import add_diffusion, diffusion_parameters
-    from suffuse.training import TextNetwork
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(**settings, vocab_size=vocabulary_size)
-    backbone = add_diffusion(AutoModel.from_config(config), num_hops)  # type: ignore[no-untyped-call]
-    network = TextNetwork(backbone, task.head).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.2)
-        for beta_kh in diffusion_parameters(network):
-            beta_kh.uniform_(-0.5, 0.5)
-    return network
+    return random_network(AutoConfig.for_model(**settings, vocab_size=vocabulary_size), task.head, num_hops)
 
 
 def _word_pieces() -> str:

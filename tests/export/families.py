@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from suffuse.diffusion import add_diffusion, diffusion_parameters
 from suffuse.tasks import Head, Level, Loss
@@ -33,11 +33,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def network_of(family: str, level: Level, num_hops: int, **settings: object) -> TextNetwork:
+    """A network of a family with five outputs."""
+    config = AutoConfig.for_model(vocab_size=VOCABULARY, **FAMILIES[family] | settings)
+    return random_network(config, Head(5, level, Loss.SOFTMAX), num_hops)
+
+
+def random_network(config: PretrainedConfig, head: Head, num_hops: int) -> TextNetwork:
     """A network whose answers depend on all of it, the weights of the hops included."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(vocab_size=VOCABULARY, **FAMILIES[family] | settings)
     backbone = add_diffusion(AutoModel.from_config(config), num_hops)  # type: ignore[no-untyped-call]
-    network = TextNetwork(backbone, Head(5, level, Loss.SOFTMAX)).eval()
+    network = TextNetwork(backbone, head).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 2:

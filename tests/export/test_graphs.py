@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
+from tests.export.families import random_network
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
-from suffuse.diffusion import add_diffusion, diffusion_parameters
 from suffuse.errors import ExportError
 from suffuse.export.graphs import MAX_DIFFERENCE, OPSETS, compare, export_graph, open_graph, rounded_up
 from suffuse.tasks import Head, Level, Loss
@@ -27,17 +26,8 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 def network_of(settings: dict[str, Any], level: Level = Level.ROW) -> TextNetwork:
     """A network with random weights, those of the hops included."""
-    torch.manual_seed(0)
     config = AutoConfig.for_model(**settings, pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    backbone = add_diffusion(AutoModel.from_config(config))  # type: ignore[no-untyped-call]
-    network = TextNetwork(backbone, Head(3, level, Loss.SOFTMAX)).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=0.2)
-        for beta_kh in diffusion_parameters(network):
-            beta_kh.uniform_(-0.5, 0.5)
-    return network
+    return random_network(config, Head(3, level, Loss.SOFTMAX), num_hops=2)
 
 
 @pytest.fixture(scope="module")
