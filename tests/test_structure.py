@@ -18,6 +18,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "batching": (set(), {"numpy"}),
     "machine": (set(), set()),
+    "unix_signals": (set(), set()),
     "rows": ({"errors"}, {"pyarrow", "fsspec"}),
     "tasks": ({"errors"}, {"numpy", "tokenizers"}),
     "card": ({"tasks"}, set()),
@@ -51,17 +52,17 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "autoscale": (
         # The runtime and rows for profile.py and latency.py alone.
-        {"serving", "runtime", "rows", "errors"},
+        {"serving", "runtime", "rows", "errors", "unix_signals"},
         {"numpy", "rich", "matplotlib", "httpx", "prometheus_client"},
     ),
-    "balancing": ({"serving", "machine", "errors"}, {"jinja2", "httpx"}),
+    "balancing": ({"serving", "machine", "errors", "unix_signals"}, {"jinja2", "httpx"}),
     "load_test": (
         {"serving", "autoscale", "rows", "errors"},
         {"numpy", "locust", "gevent", "geventhttpclient", "grpc", "httpx", "jinja2", "prometheus_client"},
     ),
-    "playground": ({"explain", "runtime", "serving", "bundle", "rows", "tasks", "errors"}, {"gradio"}),
+    "playground": ({"explain", "runtime", "serving", "bundle", "rows", "tasks", "errors", "unix_signals"}, {"gradio"}),
     "serving": (
-        {"bundle", "machine", "errors"},
+        {"bundle", "machine", "errors", "unix_signals"},
         {"grpc", "google", "httpx", "tenacity", "psutil", "yaml", "rich"},
     ),
 }

@@ -15,7 +15,7 @@ from suffuse.autoscale.policy import Policy
 from suffuse.autoscale.signals import BalancerSource, Endpoint, Probe, Source, TorchServeSource, check_url
 from suffuse.errors import ClientError, InputError, ServerError
 from suffuse.serving.management import Management
-from suffuse.serving.server import on_signals
+from suffuse.unix_signals import on_signals
 
 QUIET_WAIT_S = 10.0
 """So long a server that cannot be emptied waits for a moment without requests before it gives up workers."""

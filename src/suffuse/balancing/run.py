@@ -4,14 +4,13 @@ import logging
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from suffuse.balancing.stack import Stack, StackConfig
 from suffuse.errors import ServerError
 from suffuse.serving.run import log_to_stderr
-from suffuse.serving.server import on_signals
+from suffuse.unix_signals import on_signals
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def _example(stack: Stack) -> str:
 
 @contextmanager
 def _reloading(stack: Stack) -> Iterator[None]:
-    """Have SIGHUP reload the balancer; in a thread, as a signal's handler must not wait."""
+    """Have SIGHUP reload the balancer."""
 
     def reload() -> None:
         try:
@@ -83,8 +82,5 @@ def _reloading(stack: Stack) -> Iterator[None]:
         else:
             _LOG.info("the balancer has read its files anew")
 
-    before = signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload).start())
-    try:
+    with on_signals(reload, (signal.SIGHUP,)):
         yield
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -47,7 +47,7 @@ def run(settings: Namespace) -> None:
     from suffuse.balancing.canary import Limits
     from suffuse.balancing.model_store import ModelStore
     from suffuse.balancing.rollout import Interruption, Rollout, RolloutSettings
-    from suffuse.serving.server import on_signals
+    from suffuse.unix_signals import on_signals
 
     limits = Limits(settings.max_errors, settings.max_latency, settings.max_disagreement)
     chosen = RolloutSettings(

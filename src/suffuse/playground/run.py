@@ -1,6 +1,5 @@
 """`suffuse playground`: the page on an address of this machine until it is interrupted."""
 
-import signal
 import sys
 import threading
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from suffuse.playground.models import Servers, open_models
 from suffuse.playground.page import Playground, theme
 from suffuse.playground.workers import Workers
 from suffuse.serving.management import Management
+from suffuse.unix_signals import on_signals
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ def run(settings: Settings) -> None:
         ClientError: a server is not there, does not take the key, or has no such model.
     """
     over = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
-    with ExitStack() as connections:
+    with on_signals(over.set), ExitStack() as connections:
         management = None
         if settings.management:
             management = connections.enter_context(Management(settings.management, key_file=settings.key_file))

@@ -13,8 +13,7 @@ import shutil
 import signal
 import threading
 import time
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -39,8 +38,9 @@ from suffuse.serving.settings import (
 )
 from suffuse.serving.state import StateFolder
 from suffuse.serving.worker_watch import Loss, WorkerWatch, restart_lost
+from suffuse.unix_signals import on_signals
 
-__all__ = ["Beside", "Server", "ServerConfig", "on_signals", "run_until_signal"]
+__all__ = ["Beside", "Server", "ServerConfig", "run_until_signal"]
 
 _LOG = logging.getLogger(__name__)
 _STOP_LIMIT_S = 20.0  # Java ends in 1 to 3 s; it waits for running gRPC calls
@@ -297,21 +297,6 @@ def run_until_signal(
         with beside(server):
             on_ready(server)
             server.wait()
-
-
-@contextlib.contextmanager
-def on_signals(act: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `act` and do no more: an exception in the midst of a stop would leave it undone."""
-
-    def handle(_number: int, _frame: types.FrameType | None) -> None:
-        act()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _plan(config: ServerConfig, archives: Sequence[Archive], default: int) -> dict[Archive, int]:
