@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
@@ -30,6 +29,7 @@ from suffuse.export.graphs import (
     random_batch,
 )
 from suffuse.export.written_attention import write_out_attention
+from suffuse.export.written_gelu import decompositions
 from suffuse.training.models import TextNetwork
 
 OUTPUTS = ("logits", "gradient", "embeddings", "baselines")
@@ -173,7 +173,7 @@ def _traced(gradients: Gradients, max_tokens: int) -> bytes:
 
     traced = make_fx(
         compute,
-        decomposition_table=core_aten_decompositions(),  # type: ignore[arg-type]  # what make_fx is for
+        decomposition_table=decompositions(),
         tracing_mode="symbolic",
         _allow_non_fake_inputs=True,  # the weights, which thereby become the graph's own
     )(*example.values())
