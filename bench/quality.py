@@ -132,7 +132,7 @@ def claims(experiment: Experiment) -> list[Claim]:
         return lambda rows: float(np.mean([model.metric(experiment.metric, rows) for model in measured[hops]]))
 
     goal = None if experiment.goal is None else Goal(experiment.goal, is_upper=False)
-    found = [claim(f"{HOPS[hops]}, {seeds}", mean(hops), goal) for hops in experiment.hops]
+    found = [claim(f"{HOPS[hops]}, {seeds}", mean(hops), goal if hops > 1 else None) for hops in experiment.hops]
     if len(experiment.hops) > 1:
         found.append(claim("diffusion minus plain attention, same seeds", lambda rows: mean(2)(rows) - mean(1)(rows)))
     if experiment.has_baseline:
