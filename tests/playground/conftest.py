@@ -38,6 +38,7 @@ class Scripted:
     fields: tuple[Field, ...] = (TEXT,)
     name: str = "scripted"
     asked: list[Row] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
 
     def answer(self, row: Row) -> Answer:
         self.asked.append(row)
@@ -45,7 +46,8 @@ class Scripted:
             raise self.answered
         return self.answered
 
-    def explain(self, row: Row) -> Mapping[str, Any]:  # noqa: ARG002 - as told, whatever is asked
+    def explain(self, row: Row, method: str = "") -> Mapping[str, Any]:  # noqa: ARG002 - as told, whatever is asked
+        self.methods.append(method)
         if isinstance(self.explained, Exception):
             raise self.explained
         return self.explained

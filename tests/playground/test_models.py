@@ -38,6 +38,10 @@ def test_a_bundle_answers_and_explains_as_it_does_elsewhere(explainable_bundle: 
     assert model.fields == predictor.task.fields
     assert model.answer({"text": "a warm film"}) == predictor("a warm film")
     assert model.explain({"text": "a warm film"}) == Explainer(predictor)("a warm film").to_dict()
+    assert (
+        model.explain({"text": "a warm film"}, "rollout")
+        == predictor.explain("a warm film", method="rollout").to_dict()
+    )
 
 
 def test_a_bundle_that_explains_nothing_says_how_to_make_one_that_does(tiny_bundle: Path) -> None:
@@ -57,6 +61,20 @@ def test_the_fields_of_a_served_model_are_found_by_asking(fields: tuple[str, ...
     assert model.name == "m at there"
     assert {field.name for field in model.fields} == set(fields)
     assert model.answer(dict.fromkeys(fields, "a")) == {"score": 1.0}
+
+
+def test_a_served_model_is_told_the_method() -> None:
+    asked: list[object] = []
+
+    def wire(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        return httpx.Response(200, json={"answer": {"score": 1.0}, "explained": []})
+
+    ServedModel(Client(URL, transport=RestTransport(URL, httpx.MockTransport(wire))), "m", "there").explain(
+        {"text": "a"}, "gradient"
+    )
+
+    assert asked[-1] == {"row": {"text": "a"}, "method": "gradient"}
 
 
 def test_a_served_model_of_an_unknown_form_is_refused() -> None:

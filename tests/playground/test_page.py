@@ -48,7 +48,7 @@ def test_an_example_fills_the_boxes(playground: Playground) -> None:
 
 
 def test_both_answers_come_before_the_first_explanation(playground: Playground) -> None:
-    steps = [[_state(card) for card in cards] for cards in playground.asked("one", "two", "a warm film", "b")]
+    steps = [[_state(card) for card in cards] for cards in playground.asked("one", "two", "", "a warm film", "b")]
 
     assert steps == [
         ["answered", ""],
@@ -59,15 +59,23 @@ def test_both_answers_come_before_the_first_explanation(playground: Playground) 
 
 
 def test_a_model_that_is_down_leaves_the_other_answered(playground: Playground) -> None:
-    one, down = list(playground.asked("one", "down", "a warm film", ""))[-1]
+    one, down = list(playground.asked("one", "down", "", "a warm film", ""))[-1]
 
     assert _state(one) == "explained"
     assert "nobody there" in down
 
 
 def test_a_model_alone_leaves_the_second_place_empty(playground: Playground) -> None:
-    assert {second for _, second in playground.asked("one", NOBODY, "a warm film", "")} == {""}
-    assert EMPTY not in {first for first, _ in playground.asked("one", NOBODY, "a warm film", "")}
+    assert {second for _, second in playground.asked("one", NOBODY, "", "a warm film", "")} == {""}
+    assert EMPTY not in {first for first, _ in playground.asked("one", NOBODY, "", "a warm film", "")}
+
+
+def test_the_method_that_was_picked_is_asked_of_both(scripted: Any) -> None:  # noqa: ANN401
+    one, two = scripted(), scripted()
+
+    list(Playground({"one": one, "two": two}, EXAMPLES).asked("one", "two", "gradient", "a warm film"))
+
+    assert (one.methods, two.methods) == (["gradient"], ["gradient"])
 
 
 def _state(card: str) -> str:

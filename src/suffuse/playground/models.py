@@ -9,7 +9,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from suffuse.bundle import Bundle
 from suffuse.errors import AnswerError, InputError
-from suffuse.explain import Explainer, default_method, make_method
 from suffuse.explain.gradients import GRAPH
 from suffuse.runtime import Predictor
 from suffuse.serving.client import Client
@@ -52,8 +51,12 @@ class Model(Protocol):
             SuffuseError: it cannot be answered, or nobody is there to do so.
         """
 
-    def explain(self, row: Row) -> Mapping[str, Any]:
+    def explain(self, row: Row, method: str = "") -> Mapping[str, Any]:
         """The answer to one row and why, as `Explanation.to_dict` has it.
+
+        Args:
+            row: to answer.
+            method: one of `suffuse.explain.METHODS`; by default the model's own.
 
         Raises:
             SuffuseError: as `answer`; also, this model explains nothing.
@@ -77,22 +80,19 @@ class BundleModel:
         self._predictor = Predictor(bundle, threads)
         self.fields = self._predictor.task.fields
         self._predictor.answers([{field.name: "warm up" for field in self.fields}])  # the first takes longer
-        self._explainer: Explainer | None = None
-        if GRAPH in bundle.manifest.graphs:
-            self._explainer = Explainer(self._predictor, make_method(default_method(bundle.manifest), {}))
 
     def answer(self, row: Row) -> Answer:
         """Answer one row."""
         return self._predictor(row)
 
-    def explain(self, row: Row) -> Mapping[str, Any]:
+    def explain(self, row: Row, method: str = "") -> Mapping[str, Any]:
         """The answer and why."""
-        if self._explainer is None:
+        if GRAPH not in self._predictor.bundle.manifest.graphs:
             raise InputError(
                 f"the bundle {self.name} has no graph to explain with; make it anew: "
                 f"suffuse export RUN --to {self._predictor.bundle.path} --explain"
             )
-        return self._explainer(row).to_dict()
+        return self._predictor.explain(row, method=method).to_dict()
 
 
 class ServedModel:
@@ -117,9 +117,9 @@ class ServedModel:
         """Answer one row."""
         return self._client.predict(self._model, row)
 
-    def explain(self, row: Row) -> Mapping[str, Any]:
+    def explain(self, row: Row, method: str = "") -> Mapping[str, Any]:
         """The answer and why."""
-        return self._client.explain(self._model, row)
+        return self._client.explain(self._model, row, method=method)
 
 
 def fields_of(client: Client, model: str) -> tuple[Field, ...]:

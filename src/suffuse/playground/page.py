@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from suffuse.explain import METHODS
 from suffuse.playground.cards import EMPTY, card
 from suffuse.playground.examples import Example, fitting
 from suffuse.playground.models import Model
@@ -16,6 +17,7 @@ from suffuse.tasks import Field
 TITLE = "suffuse playground"
 NOBODY = "(none)"
 """What is picked where nothing is compared."""
+OWN_METHOD = ("(the model's own)", "")
 LINES, LONG_TEXT_LINES = 3, 12
 
 
@@ -54,6 +56,7 @@ class Playground:
                 second_box = gr.Dropdown(
                     [NOBODY, *names], value=second, label="Beside it", filterable=False, visible=len(names) > 1
                 )
+                method_box = gr.Dropdown([OWN_METHOD, *METHODS], value="", label="Explained by", filterable=False)
             picked = gr.Dropdown([], value=None, label="Example", filterable=False)
             texts = [_text_box(field) for field in self._fields(names)]
             button = gr.Button("Ask", variant="primary")
@@ -66,7 +69,7 @@ class Playground:
             shown = {"fn": self.shown, "inputs": [first_box, second_box], "outputs": [picked, *texts, *cards]}
             gr.on([blocks.load, first_box.change, second_box.change], **shown, show_progress="hidden")
             picked.input(self.picked, picked, [picked, *texts], show_progress="hidden")
-            asking = [first_box, second_box, *texts]
+            asking = [first_box, second_box, method_box, *texts]
             gr.on([button.click, *(text.submit for text in texts)], self.asked, asking, cards, show_progress="hidden")
         return blocks
 
@@ -93,12 +96,12 @@ class Playground:
         example = {} if index is None else self.examples[index]
         return [index, *(example.get(field.name, "") for field in self._fields(list(self.models)))]
 
-    def asked(self, first: str, second: str, *texts: str) -> Iterator[list[str]]:
+    def asked(self, first: str, second: str, method: str, *texts: str) -> Iterator[list[str]]:
         """The cards as they fill: every answer before the first explanation."""
         fields = self._fields(list(self.models))
         row = dict(zip((field.name for field in fields), texts, strict=True))
         names = [first, *([second] if second != NOBODY else [])]
-        asking = [ask(name, self.models[name], row) for name in names]
+        asking = [ask(name, self.models[name], row, method) for name in names]
         come: list[Asked | None] = [None] * len(names)
         for _ in range(2):
             for index, steps in enumerate(asking):

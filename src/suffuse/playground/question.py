@@ -39,13 +39,14 @@ class Asked:
     is_pending: bool = False
 
 
-def ask(name: str, model: Model, row: Row) -> Iterator[Asked]:
+def ask(name: str, model: Model, row: Row, method: str = "") -> Iterator[Asked]:
     """Ask; what came back, once when the answer is there and once more when its explanation is. Never raises.
 
     Args:
         name: of the model, as the page calls it.
         model: to ask.
         row: texts by field, of which the model is sent its own.
+        method: of the explanation; by default the model's own.
     """
     own = {field.name: str(row.get(field.name, "")) for field in model.fields}
     asked = Asked(name, own)
@@ -53,7 +54,7 @@ def ask(name: str, model: Model, row: Row) -> Iterator[Asked]:
     asked = replace(asked, answer=answer, answer_ms=answer_ms, problem=problem, is_pending=answer is not None)
     yield asked
     if asked.is_pending:
-        explanation, explanation_ms, problem = _tried(lambda: model.explain(own))
+        explanation, explanation_ms, problem = _tried(lambda: model.explain(own, method))
         yield replace(asked, explanation=explanation, explanation_ms=explanation_ms, problem=problem, is_pending=False)
 
 
