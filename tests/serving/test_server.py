@@ -1,24 +1,16 @@
 """A server must come up whole or say why, answer over both ways alike, and leave no process behind, however it ends."""
 
-import contextlib
-import json
-import logging
-import os
-import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.serving.archives import write_archive
 
 from suffuse.errors import (
     AnswerError,
@@ -30,35 +22,9 @@ from suffuse.errors import (
 )
 from suffuse.serving.client import Client
 from suffuse.serving.management import Management
-from suffuse.serving.process import loading_or_ready_workers, marked_processes, torchserve_environment
-from suffuse.serving.server import Server, ServerConfig, run_until_signal
+from suffuse.serving.process import loading_or_ready_workers, marked_processes
+from suffuse.serving.server import Server, ServerConfig
 
-HANDLER = """
-import json, os, time
-
-class Noop:
-    def initialize(self, context):
-        pass
-
-    def handle(self, requests, context):
-        bodies = [request.get("data") or request.get("body") for request in requests]
-        return [self.answer(body, index, context) for index, body in enumerate(bodies)]
-
-    def answer(self, body, index, context):
-        row = json.loads(bytes(body)) if isinstance(body, (bytes, bytearray)) else body
-        context.set_response_content_type(index, "application/json")
-        if row == {}:
-            context.set_response_status(422, "Unprocessable Entity", index)
-            return '{"error": {"code": "missing_field", "message": "no text", "status": 422}}'
-        if row == {"do": "raise"}:
-            raise ValueError("as told")
-        if row == {"do": "threads"}:
-            row = os.environ["SUFFUSE_THREADS"]
-        if row == {"do": "wait"}:
-            while not os.path.exists("RELEASE"):
-                time.sleep(0.01)
-        return json.dumps({"echo": row})
-"""
 FAILING = """
 class Failing:
     def initialize(self, context):
@@ -67,179 +33,6 @@ class Failing:
     def handle(self, requests, context):
         return requests
 """
-SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
-
-
-def write_archive(store: Path, name: str, handler: str) -> None:
-    """A .mar by hand."""
-    model = {"modelName": name, "modelVersion": "1.0", "handler": "handler.py", "configFile": "model-config.yaml"}
-    config = "minWorkers: 1\nmaxWorkers: 2\nbatchSize: 1\njobQueueSize: 1\n"
-    with zipfile.ZipFile(store / f"{name}.mar", "w") as members:
-        members.writestr("handler.py", handler)
-        members.writestr("model-config.yaml", config)
-        members.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Short, as TorchServe's sockets need it."""
-    with tempfile.TemporaryDirectory(prefix="s") as name:
-        yield Path(name).resolve()
-
-
-@pytest.fixture(scope="module")
-def config(folder: Path, on_free_ports: Callable[[ServerConfig], ServerConfig]) -> ServerConfig:
-    """A model store with one no-op model, on free ports."""
-    (folder / "store").mkdir()
-    write_archive(folder / "store", "noop", HANDLER.replace("RELEASE", str(folder / "release")))
-    return on_free_ports(ServerConfig(folder / "store", threads=3, ready_timeout_s=60.0))
-
-
-@pytest.fixture
-def state(folder: Path) -> Iterator[Path]:
-    """A state folder of the test's own."""
-    path = Path(tempfile.mkdtemp(dir=folder))
-    yield path
-    for process in marked_processes(path):
-        process.kill()
-    shutil.rmtree(path, ignore_errors=True)
-
-
-# Without Java: a stand-in takes its place
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
-    return lambda command: monkeypatch.setattr("suffuse.serving.server.torchserve_command", lambda *_: command)
-
-
-def test_state_folder_whose_path_is_too_long_for_sockets_is_refused(config: ServerConfig) -> None:
-    state = Path("/") / ("x" * 95)
-    expected = (
-        f"state folder {state}: its path is 8 bytes too long for the sockets that TorchServe puts there; choose a "
-        "shorter one"
-    )
-
-    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        Server(replace(config, state=state)).start()
-
-
-def test_java_that_ends_is_an_error_with_its_last_words(
-    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
-) -> None:
-    stand_in([sys.executable, "-c", "print('first', flush=True); raise SystemExit('no memory')"])
-    expected = f"TorchServe ended with exit status 1: no memory (log: {state}/java.log)\nfirst\nno memory"
-
-    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        Server(replace(config, state=state)).start()
-
-
-def test_java_that_was_killed_is_an_error_without_words_that_say_nothing(
-    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
-) -> None:
-    stand_in([sys.executable, "-c", "import os; print('loading', flush=True); os.kill(os.getpid(), 9)"])
-
-    with pytest.raises(ServerError, match=f"^{re.escape(f'TorchServe ended by SIGKILL (logs: {state})')}$"):
-        Server(replace(config, state=state)).start()
-
-
-def test_what_runs_beside_a_server_ends_before_it(
-    config: ServerConfig, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(Server, "start", lambda self: setattr(self, "ready", True))
-    monkeypatch.setattr(Server, "stop", lambda _: seen.append("stopped"))
-
-    @contextlib.contextmanager
-    def beside(server: Server) -> Iterator[None]:
-        yield
-        seen.append(f"beside ended, ready: {server.ready}")
-
-    run_until_signal(replace(config, state=state), on_ready=Server.request_stop, beside=beside)
-
-    assert seen == ["beside ended, ready: True", "stopped"]
-
-
-def test_server_that_is_not_ready_in_time_is_ended(
-    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
-) -> None:
-    stand_in(SLEEP)
-    expected = (
-        f"not ready within 0.1 s: TorchServe's management port does not answer yet: nothing was written (log: "
-        f"{state}/java.log)"
-    )
-
-    with pytest.raises(ServerError, match=f"^{re.escape(expected)}$"):
-        Server(replace(config, state=state, ready_timeout_s=0.1)).start()
-    assert marked_processes(state) == []
-
-
-def test_stop_during_the_start_ends_it_without_an_error(
-    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
-) -> None:
-    stand_in(SLEEP)
-    server = Server(replace(config, state=state))
-    threading.Timer(0.2, server.request_stop).start()
-
-    with server:
-        assert not server.ready
-    assert marked_processes(state) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_during_the_start_ends_it_and_handlers_are_put_back(
-    number: signal.Signals, config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
-) -> None:
-    stand_in(SLEEP)
-    before = signal.getsignal(number)
-    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
-
-    run_until_signal(replace(config, state=state), on_ready=lambda _: pytest.fail("not ready"))
-
-    assert (marked_processes(state), signal.getsignal(number)) == ([], before)
-
-
-def test_what_an_earlier_server_left_behind_is_named_and_ended(
-    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    (state / "lock").touch()
-    leftover = subprocess.Popen(SLEEP, env=torchserve_environment(state, 1))
-    while not marked_processes(state):  # its environment can be read a moment after Popen returns
-        assert leftover.poll() is None
-    name = psutil.Process(leftover.pid).name()
-    stand_in([sys.executable, "-c", ""])
-
-    with caplog.at_level(logging.WARNING), pytest.raises(ServerError):
-        Server(replace(config, state=state)).start()
-
-    assert caplog.messages == [f"left behind by an earlier `suffuse serve`, ended now: {leftover.pid} ({name})"]
-    assert leftover.poll() is not None
-
-
-def test_logs_stay_and_keys_go_when_a_server_stops(
-    config: ServerConfig, state: Path, stand_in: Callable[[list[str]], None]
-) -> None:
-    program = "import pathlib; [pathlib.Path(n).write_text('x') for n in ('key_file.json', 'server.log', 'tmp/x')]"
-    stand_in([sys.executable, "-c", program])
-
-    with pytest.raises(ServerError):
-        Server(replace(config, state=state)).start()
-
-    assert sorted(path.name for path in state.iterdir()) == ["config.properties", "java.log", "lock", "server.log"]
-
-
-def test_cores_are_shared_out_among_the_workers(
-    config: ServerConfig, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("suffuse.serving.server.available_cores", lambda: 6)
-    program = "import os; print('threads', os.environ['SUFFUSE_THREADS'])"
-    monkeypatch.setattr("suffuse.serving.server.torchserve_command", lambda *_: [sys.executable, "-c", program])
-
-    with pytest.raises(ServerError, match="threads 2"):
-        Server(replace(config, state=state / "s", workers=3, threads=None)).start()
-
-
-# With the real TorchServe
 
 
 @pytest.fixture(scope="module")
