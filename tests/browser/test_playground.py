@@ -129,6 +129,29 @@ def test_a_page_is_used_by_keyboard_alone(browser: "Browser", url: str) -> None:
         assert page.locator("details").first.get_attribute("open") is not None
 
 
+def test_the_method_is_picked(browser: "Browser", url: str) -> None:
+    with opened(browser, url) as page:
+        page.get_by_label("Explained by").click()
+        page.get_by_role("option", name="rollout").click()
+        ask(page, TEXT)
+
+        page.get_by_text("explained in").nth(1).wait_for()
+        assert [legend.split()[-1] for legend in page.locator(".sf-legend").all_inner_texts()] == ["rollout"] * 2
+
+
+def test_on_a_narrow_screen_the_second_model_is_below_the_first(browser: "Browser", url: str) -> None:
+    with opened(browser, url) as page:
+        page.set_viewport_size({"width": 420, "height": 900})
+        ask(page, TEXT)
+
+        page.get_by_text("explained in").nth(1).wait_for()
+        first, second = (card.bounding_box() for card in page.locator("section.sf-card").all())
+        assert first
+        assert second
+        assert second["y"] >= first["y"] + first["height"]
+        assert first["width"] > 300
+
+
 def test_an_example_is_picked(browser: "Browser", url: str) -> None:
     with opened(browser, url) as page:
         page.get_by_label("Example").click()

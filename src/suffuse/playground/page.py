@@ -17,7 +17,7 @@ from suffuse.tasks import Field
 TITLE = "suffuse playground"
 NOBODY = "(none)"
 """What is picked where nothing is compared."""
-OWN_METHOD = ("(the model's own)", "")
+OWN_METHOD = ("(its default)", "")
 LINES, LONG_TEXT_LINES = 3, 12
 
 
@@ -60,7 +60,7 @@ class Playground:
             picked = gr.Dropdown([], value=None, label="Example", filterable=False)
             texts = [_text_box(field) for field in self._fields(names)]
             button = gr.Button("Ask", variant="primary")
-            with gr.Row(equal_height=False):
+            with gr.Row(equal_height=False, elem_classes="sf-cards"):
                 cards = [_html(EMPTY), _html(EMPTY, visible=second != NOBODY)]
             if self.workers is not None:
                 gr.Markdown("## The server now")
