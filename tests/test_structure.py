@@ -25,7 +25,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "bundle": ({"card", "tasks", "errors"}, {"numpy"}),
     "diffusion": (set(), {"torch", "transformers"}),
     "training": (
-        {"diffusion", "tasks", "batching", "rows", "errors"},
+        {"diffusion", "tasks", "batching", "machine", "rows", "errors"},
         {
             "numpy",
             "torch",

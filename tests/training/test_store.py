@@ -1,5 +1,6 @@
 """Stored rows and windows: what is read equals what was written, whatever the chunks, here and in other programs."""
 
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ def small_chunks() -> Iterator[None]:
     """Few rows make many chunks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "CHUNK_ROWS", 3)
+        patch.setattr(store, "ENCODED_ROWS", 3)
         patch.setattr(store, "WRITTEN_CHUNKS", 2)
         yield
 
@@ -94,7 +96,7 @@ class Given(Classification):
     def __init__(self, windows: list[Window], targets: list[NDArray[Any]]) -> None:
         object.__setattr__(self, "given", (windows, targets))
 
-    def encode(self, rows: Sequence[Row], _: Tokens) -> list[Window]:
+    def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:  # noqa: ARG002 - they are given
         first = rows[0]["number"]
         chosen = range(first, first + len(rows))
         return [
@@ -222,6 +224,31 @@ def test_error_while_rows_are_written_is_the_one_that_is_seen(tmp_path: Path) ->
 
     with pytest.raises(OSError, match=r"^disk full$"):
         write()
+
+
+@pytest.mark.parametrize("before", [None, "true"])
+def test_each_tokenizer_keeps_to_its_core_and_others_do_as_before(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "TOKENIZERS_PARALLELISM"
+    monkeypatch.setenv(name, "")  # so that it is restored
+    if before is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, before)
+    seen: list[str | None] = []
+
+    class Looking(Given):
+        def encode(self, rows: Sequence[Row], tokens: Tokens) -> list[Window]:
+            seen.append(os.environ.get(name))
+            return super().encode(rows, tokens)
+
+    rows = written(tmp_path / "rows.arrow", [Placed(0, "", {"number": number}) for number in range(4)])
+    windows = [Window(row, {"input_ids": np.arange(2)}) for row in range(4)]
+    task = Looking(windows, [np.array(row) for row in range(4)])
+    write_windows(tmp_path / "windows.arrow", rows, task, cast("Tokens", None), lambda _: None)
+
+    assert (seen, os.environ.get(name)) == (["false", "false"], before)
 
 
 def test_single_rows_and_windows_are_read_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,11 +117,22 @@ class Classification(Task):
 
     def targets(self, windows: Sequence[Window], rows: Sequence[Row]) -> list[NDArray[Any]]:
         """For each window the index of its label (), or with several labels a 0 or 1 for each (C,)."""
-        indices = [self.target(rows[window.row]) for window in windows]
+        known: dict[str, tuple[int, ...]] = {}
+
+        def indices(row: Row) -> tuple[int, ...]:
+            """As `target`, which takes five times as long as to look a label up that was checked before."""
+            given = row.get(self.target_field.name)
+            if not isinstance(given, str):
+                return self.target(row)
+            if given not in known:
+                known[given] = self.target(row)
+            return known[given]
+
+        chosen_w = [indices(rows[window.row]) for window in windows]
         if not self.multi_label:
-            return list(np.array(indices, dtype=np.int64).reshape(-1))
+            return list(np.array(chosen_w, dtype=np.int64).reshape(-1))
         targets_wc = np.zeros((len(windows), len(self.labels)), dtype=np.float32)
-        for target_c, chosen in zip(targets_wc, indices, strict=True):
+        for target_c, chosen in zip(targets_wc, chosen_w, strict=True):
             target_c[list(chosen)] = 1.0
         return list(targets_wc)
 

@@ -5,10 +5,13 @@ a window as its arrays. What stays in memory is one length a window.
 """
 
 import json
+import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import accumulate, chain
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,17 +20,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from suffuse.batching import chunked
+from suffuse.machine import available_cores
 from suffuse.tasks import Row, Task, Tokens, Window
 from suffuse.training.sources import Placed
 
 Item = TypeVar("Item")
 
 CHUNK_ROWS = 1024
-"""Rows that are encoded, and written, at once."""
-WRITTEN_CHUNKS = 16
+"""Rows that are written at once."""
+ENCODED_ROWS = 256
+"""Rows that are encoded at once: their encodings are still in a processor's cache when they become arrays."""
+WRITTEN_CHUNKS = 64
 """Chunks of windows that are written as one: whoever maps a file holds some kilobytes for each."""
 _ROW_SCHEMA = pa.schema([("source", pa.int32()), ("where", pa.string()), ("row", pa.large_string())])
 _INPUT = "input."
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
 class RowWriter:
@@ -125,8 +132,8 @@ class StoredRows(Sequence[Placed]):
 def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, advance: Callable[[int], None]) -> None:
     """Encode rows and write their windows and targets to an Arrow file.
 
-    Two chunks are in the work at a time: while the tokenizer, which needs no Python, encodes one, the other is read or
-    written.
+    Each core has a chunk in the work, from text to arrays, in a thread of its own: a tokenizer that shares one chunk
+    out among the cores leaves them idle while Python, on one of them, makes arrays of it.
 
     Args:
         path: of the file.
@@ -136,18 +143,22 @@ def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, adva
         advance: is told how many rows were written since the last call.
     """
 
-    def encode(start: int) -> pa.RecordBatch:
-        part = rows.bare(start, start + CHUNK_ROWS)
+    def encode(start: int) -> _Chunk:
+        part = rows.bare(start, start + ENCODED_ROWS)
         windows = task.encode(part, tokens)
-        return _batch_of(windows, task.targets(windows, part), start)
+        return _Chunk.of(windows, task.targets(windows, part), start)
 
-    with pa.OSFile(str(path), "wb") as file, ThreadPoolExecutor(2) as pool:
-        batches = _two_at_a_time(pool, encode, range(0, len(rows), CHUNK_ROWS))
-        first = next(batches)
-        with pa.ipc.new_stream(file, first.schema) as writer:
-            for group in chunked(chain([first], batches), WRITTEN_CHUNKS):
-                writer.write_table(pa.Table.from_batches(group).combine_chunks())
-                advance(CHUNK_ROWS * len(group))
+    cores = available_cores()
+    with _tokenizers_on_one_core(), pa.OSFile(str(path), "wb") as file, ThreadPoolExecutor(cores) as pool:
+        chunks = _ahead(pool, cores, encode, range(0, len(rows), ENCODED_ROWS))
+        writer = None
+        for group in chunked(chunks, WRITTEN_CHUNKS):
+            batch = _batch_of(group)
+            writer = writer or pa.ipc.new_stream(file, batch.schema)
+            writer.write_batch(batch)
+            advance(ENCODED_ROWS * len(group))
+        if writer is not None:
+            writer.close()
 
 
 class StoredWindows(Sequence[Window]):
@@ -242,40 +253,77 @@ class _Columns:
         return part
 
 
-def _batch_of(windows: Sequence[Window], targets: Sequence[NDArray[Any]], first_row: int) -> pa.RecordBatch:
-    columns: dict[str, pa.Array] = {
-        "row": pa.array(np.array([window.row for window in windows], dtype=np.int64) + first_row),
-        "truncated": pa.array([window.truncated for window in windows], pa.bool_()),
-        "target": _ragged(targets, targets[0].dtype),
-    }
-    for name in windows[0].inputs:
-        columns[_INPUT + name] = _ragged([window.inputs[name] for window in windows], np.dtype(np.int32))
-    if windows[0].spans is not None:
-        columns["spans"] = _ragged([window.spans for window in windows if window.spans is not None], np.dtype(np.int32))
-    # A single value, or as many as there are: enough for class indices, choices, places and tags.
-    shape = [] if targets[0].ndim == 0 else [-1]
-    return pa.RecordBatch.from_pydict(columns, metadata={"target_shape": json.dumps(shape)})
+@dataclass(frozen=True)
+class _Chunk:
+    """Windows and targets of a few rows as arrays, one behind the other, with the size of each."""
+
+    rows: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    ragged: Mapping[str, tuple[NDArray[Any], NDArray[np.int32]]]
+    target_ndim: int
+
+    @classmethod
+    def of(cls, windows: Sequence[Window], targets: Sequence[NDArray[Any]], first_row: int) -> "_Chunk":
+        count = len(windows)
+        ragged = {"target": _joined(targets)}
+        for name in windows[0].inputs:
+            values, sizes = _joined([window.inputs[name] for window in windows])
+            ragged[_INPUT + name] = values.astype(np.int32), sizes
+        if windows[0].spans is not None:
+            values, sizes = _joined([window.spans for window in windows if window.spans is not None])
+            ragged["spans"] = values.astype(np.int32), sizes
+        return cls(
+            np.fromiter((window.row for window in windows), np.int64, count) + first_row,
+            np.fromiter((window.truncated for window in windows), np.bool_, count),
+            ragged,
+            targets[0].ndim,
+        )
 
 
-def _ragged(arrays: Sequence[NDArray[Any]], dtype: np.dtype[Any]) -> pa.ListArray:
+def _joined(arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
     if arrays[0].ndim == 0:
-        values, sizes = np.array(arrays), [1] * len(arrays)
-    else:
-        values, sizes = np.concatenate(arrays, axis=None), [array.size for array in arrays]
-    ends = np.fromiter(accumulate(sizes, initial=0), np.int32, len(sizes) + 1)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values.astype(dtype, copy=False)))
+        return np.array(arrays), np.ones(len(arrays), np.int32)
+    return np.concatenate(arrays, axis=None), np.fromiter((array.size for array in arrays), np.int32, len(arrays))
+
+
+def _batch_of(chunks: Sequence[_Chunk]) -> pa.RecordBatch:
+    columns: dict[str, pa.Array] = {
+        "row": pa.array(np.concatenate([chunk.rows for chunk in chunks])),
+        "truncated": pa.array(np.concatenate([chunk.truncated for chunk in chunks])),
+    }
+    for name in chunks[0].ragged:
+        values = np.concatenate([chunk.ragged[name][0] for chunk in chunks])
+        ends = np.concatenate([[0], *(chunk.ragged[name][1] for chunk in chunks)]).cumsum(dtype=np.int32)
+        columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+    # A single value, or as many as there are: enough for class indices, choices, places and tags.
+    shape = [-1] if chunks[0].target_ndim else []
+    return pa.RecordBatch.from_pydict(columns, metadata={"target_shape": json.dumps(shape)})
 
 
 def _mapped(path: Path) -> pa.Table:
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 
-def _two_at_a_time(pool: ThreadPoolExecutor, work: Callable[[int], Item], items: Iterable[int]) -> Iterator[Item]:
-    """Results in the order of the items, computed a little ahead."""
-    waiting: list[Future[Item]] = []
+def _ahead(pool: ThreadPoolExecutor, count: int, work: Callable[[int], Item], items: Iterable[int]) -> Iterator[Item]:
+    """Results in the order of the items, computed so many ahead."""
+    waiting: deque[Future[Item]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
-        if len(waiting) > 2:
-            yield waiting.pop(0).result()
+        if len(waiting) > count:
+            yield waiting.popleft().result()
     for future in waiting:
         yield future.result()
+
+
+@contextmanager
+def _tokenizers_on_one_core() -> Iterator[None]:
+    """Have tokenizers encode in the thread that calls them; they look at this variable each time."""
+    before = os.environ.get(_PARALLELISM)
+    os.environ[_PARALLELISM] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PARALLELISM]
+        else:
+            os.environ[_PARALLELISM] = before
