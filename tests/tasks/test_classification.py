@@ -136,6 +136,20 @@ def test_all_windows_of_a_row_learn_its_label(tokens: Tokens) -> None:
     assert [target.item() for target in targets] == [1, 1, 0]
 
 
+def test_labels_that_are_equal_in_python_are_not_taken_for_the_same() -> None:
+    task = Classification(("1", "True"))
+    rows: list[Row] = [{"label": 1}, {"label": True}, {"label": "1"}, {"label": " 1 "}, {"label": "1"}]
+
+    assert [int(target) for target in task.targets(windows_of(5), rows)] == [0, 1, 0, 0, 0]
+
+
+def test_a_label_that_is_unknown_is_refused_behind_known_ones() -> None:
+    rows: list[Row] = [{"label": "good"}, {"label": "good"}, {"label": "superb"}]
+
+    with pytest.raises(RowError, match=r"^field 'label' is 'superb'; "):
+        SINGLE.targets(windows_of(3), rows)
+
+
 def test_several_labels_are_a_target_of_zeros_and_ones() -> None:
     targets = MULTI.targets(windows_of(2), [{"labels": "war,comedy"}, {"labels": []}])
 
