@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import suffuse
@@ -151,15 +150,7 @@ def eager_archive(folder: Path, name: str, pad_to: int) -> Path:
 
 def on_free_ports(config: ServerConfig) -> ServerConfig:
     """The configuration with ports that nobody listens at now."""
-    ports = free_ports(5)
-    return replace(
-        config,
-        inference_port=ports[0],
-        management_port=ports[1],
-        metrics_port=ports[2],
-        grpc_inference_port=ports[3],
-        grpc_management_port=ports[4],
-    )
+    return config.at_ports(*free_ports(5))
 
 
 def free_ports(count: int) -> list[int]:

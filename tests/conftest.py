@@ -4,7 +4,6 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,19 +125,7 @@ def free_ports() -> Callable[[int], list[int]]:
 @pytest.fixture(scope="session")
 def on_free_ports(free_ports: Callable[[int], list[int]]) -> "Callable[[ServerConfig], ServerConfig]":
     """A server's configuration, on ports that nobody listens at now."""
-
-    def move(config: "ServerConfig") -> "ServerConfig":
-        ports = free_ports(5)
-        return replace(
-            config,
-            inference_port=ports[0],
-            management_port=ports[1],
-            metrics_port=ports[2],
-            grpc_inference_port=ports[3],
-            grpc_management_port=ports[4],
-        )
-
-    return move
+    return lambda config: config.at_ports(*free_ports(5))
 
 
 def _train_tokenizer() -> Any:  # noqa: ANN401 - tokenizers has no types

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 
+import pytest
+
 from suffuse.unix_signals import on_signals
 
 LIMIT_S = 10
@@ -49,6 +51,22 @@ def test_every_signal_is_heeded_one_after_the_other() -> None:
         go_on.set()
 
     assert (most[0], times[0]) == (1, 2)
+
+
+def test_a_signal_after_one_that_failed_is_heeded(caplog: pytest.LogCaptureFixture) -> None:
+    times: list[int] = []
+
+    def act() -> None:
+        times.append(len(times))
+        if len(times) == 1:
+            raise OSError("disk full")
+
+    with on_signals(act, (signal.SIGHUP,)):
+        send(signal.SIGHUP)
+        send(signal.SIGHUP)
+
+    assert times == [0, 1]
+    assert caplog.messages == ["SIGHUP could not be heeded"]
 
 
 def test_afterwards_the_handlers_are_those_of_before() -> None:

@@ -1,11 +1,14 @@
 """What SIGINT and its kin do to a command that must end in good order."""
 
 import contextlib
+import logging
 import queue
 import signal
 import threading
 import types
 from collections.abc import Callable, Iterator
+
+_LOG = logging.getLogger(__name__)
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,7 +25,8 @@ def on_signals(act: Callable[[], None], numbers: tuple[signal.Signals, ...] = ST
     To be entered in the main thread, as Python has it.
 
     Args:
-        act: may take locks and time; on the way out of the context, a running one is waited for.
+        act: may take locks and time; on the way out of the context, a running one is waited for. What it raises is
+            logged.
         numbers: the signals.
     """
     arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -31,12 +35,15 @@ def on_signals(act: Callable[[], None], numbers: tuple[signal.Signals, ...] = ST
         arrived.put(number)
 
     def serve() -> None:
-        while arrived.get() is not None:
-            act()
+        while (number := arrived.get()) is not None:
+            try:
+                act()
+            except Exception:  # the next signal is to be heeded all the same
+                _LOG.exception("%s could not be heeded", signal.Signals(number).name)
 
     thread = threading.Thread(target=serve, name="suffuse signals", daemon=True)
-    thread.start()
     before = {number: signal.signal(number, handle) for number in numbers}
+    thread.start()
     try:
         yield
     finally:

@@ -294,16 +294,7 @@ def test_file_that_is_no_archive_is_named(tmp_path: Path, write: Callable[[Path]
 
 
 def config_on(ports: list[int], host: str = "127.0.0.1") -> ServerConfig:
-    inference, management, metrics, grpc_inference, grpc_management = ports
-    return ServerConfig(
-        Path("store"),
-        host=host,
-        inference_port=inference,
-        management_port=management,
-        metrics_port=metrics,
-        grpc_inference_port=grpc_inference,
-        grpc_management_port=grpc_management,
-    )
+    return ServerConfig(Path("store"), host=host).at_ports(*ports)
 
 
 def test_free_ports_pass(free_ports: Ports) -> None:

@@ -44,15 +44,10 @@ def instance_configs(
     for index in range(count):
         port = first_port + _PORTS_EACH * index
         configs[f"i{index + 1}"] = replace(
-            server,
+            server.at_ports(*range(port, port + 5)),
             threads=threads,
             host="127.0.0.1",
             management_host="127.0.0.1",
-            inference_port=port,
-            management_port=port + 1,
-            metrics_port=port + 2,
-            grpc_inference_port=port + 3,
-            grpc_management_port=port + 4,
             authorization=False,
             state=state / f"i{index + 1}",
         )

@@ -7,7 +7,7 @@ import socket
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -66,6 +66,19 @@ class ServerConfig:
     authorization: bool = True
     state: Path | None = None
     ready_timeout_s: float = 180.0
+
+    def at_ports(
+        self, inference: int, management: int, metrics: int, grpc_inference: int, grpc_management: int
+    ) -> "ServerConfig":
+        """The same at other ports."""
+        return replace(
+            self,
+            inference_port=inference,
+            management_port=management,
+            metrics_port=metrics,
+            grpc_inference_port=grpc_inference,
+            grpc_management_port=grpc_management,
+        )
 
     @property
     def listeners(self) -> dict[str, tuple[str, int]]:

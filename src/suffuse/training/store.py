@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -29,7 +30,7 @@ Item = TypeVar("Item")
 CHUNK_ROWS = 1024
 """Rows that are written at once."""
 ENCODED_ROWS = 256
-"""Rows that are encoded at once: their encodings are still in a processor's cache when they become arrays."""
+"""Rows that are encoded at once: few, so that a small file too has a chunk for every core."""
 WRITTEN_CHUNKS = 64
 """Chunks of windows that are written as one: whoever maps a file holds some kilobytes for each."""
 _ROW_SCHEMA = pa.schema([("source", pa.int32()), ("where", pa.string()), ("row", pa.large_string())])
@@ -151,14 +152,12 @@ def write_windows(path: Path, rows: StoredRows, task: Task, tokens: Tokens, adva
     cores = available_cores()
     with _tokenizers_on_one_core(), pa.OSFile(str(path), "wb") as file, ThreadPoolExecutor(cores) as pool:
         chunks = _ahead(pool, cores, encode, range(0, len(rows), ENCODED_ROWS))
-        writer = None
-        for group in chunked(chunks, WRITTEN_CHUNKS):
-            batch = _batch_of(group)
-            writer = writer or pa.ipc.new_stream(file, batch.schema)
-            writer.write_batch(batch)
-            advance(ENCODED_ROWS * len(group))
-        if writer is not None:
-            writer.close()
+        batches = ((_batch_of(group), ENCODED_ROWS * len(group)) for group in chunked(chunks, WRITTEN_CHUNKS))
+        first = next(batches)
+        with pa.ipc.new_stream(file, first[0].schema) as writer:
+            for batch, count in chain([first], batches):
+                writer.write_batch(batch)
+                advance(count)
 
 
 class StoredWindows(Sequence[Window]):
