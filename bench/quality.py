@@ -67,6 +67,15 @@ EXPERIMENTS = (
     Experiment(
         "sst2", "SST-2 dev", "accuracy", 0.905, "data/sst2/dev.tsv", {"text": "content"}, (1, 2, 3), has_baseline=True
     ),
+    Experiment(
+        "sst2-decoder",
+        "SST-2 dev by SmolLM2-135M, all of it trained",
+        "accuracy",
+        0.905,
+        "data/sst2/dev.tsv",
+        {"text": "content"},
+        (1, 2, 3),
+    ),
     Experiment("trec6", "TREC-6, held-back tenth", "accuracy", 0.95, seeds=(1, 2, 3), has_baseline=True),
     Experiment("bbc", "BBC News, held-back tenth", "accuracy", 0.975, seeds=(1, 2, 3), has_baseline=True),
     Experiment("entities", "CoNLL-2003 test", "f1", 0.86, "pkg://neuroner/data/conll2003/en/test.txt"),

@@ -70,6 +70,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "sentiment": snippets,
     "similarity": scored_pairs,
     "sst2": separated,
+    "sst2-decoder": separated,
     "trec50": labelled_lines,
     "trec6": labelled_lines,
     "trec6-decoder": labelled_lines,

@@ -31,8 +31,8 @@ class Graph:
         file: its file name.
         inputs: names of its inputs, in order.
         outputs: names of its outputs, in order.
-        max_difference: bound on what it was measured to differ from torch, in logits; of gradients, as a share of the
-            largest.
+        max_difference: bound on what it was measured to differ from torch, in logits, or as a share of the largest
+            where that is above 1; of gradients, as a share of the largest.
     """
 
     file: str

@@ -96,7 +96,7 @@ def add_callback(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callback], None]:
 
 
 def test_toy_task_is_learned(recipe: Recipe, reviews_csv: Path) -> None:
-    run = fit(line(recipe | {"model.optimization.learning_rate": 3e-3, "trainer.max_epochs": 8, "patience": 8}))
+    run = fit(line(recipe | {"model.optimization.learning_rate": 3e-3, "trainer.max_epochs": 8}))
     trained = load_checkpoint(run / "checkpoints/last.ckpt")
     with reviews_csv.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -155,7 +155,7 @@ def test_another_seed_makes_another_run(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_best_checkpoint_is_the_one_with_the_best_score(recipe: Recipe, tmp_path: Path) -> None:
     # The rate is so high that the score falls again.
-    fit(line(recipe | {"model.optimization.learning_rate": 0.01, "trainer.max_epochs": 6, "patience": 9}))
+    fit(line(recipe | {"model.optimization.learning_rate": 0.01, "trainer.max_epochs": 6}))
     best = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt").metrics["f1_macro"]
     assert best == pytest.approx(max(scores(tmp_path / "run")))
     assert len(scores(tmp_path / "run")) == 6
@@ -164,6 +164,11 @@ def test_best_checkpoint_is_the_one_with_the_best_score(recipe: Recipe, tmp_path
 def test_training_stops_when_the_score_stands_still(recipe: Recipe, tmp_path: Path) -> None:
     fit(line(recipe | {"model.optimization.learning_rate": 0.0, "trainer.max_epochs": 9, "patience": 2}))
     assert len(scores(tmp_path / "run")) == 3
+
+
+def test_training_goes_to_its_end_by_default(recipe: Recipe, tmp_path: Path) -> None:
+    fit(line(recipe | {"model.optimization.learning_rate": 0.0, "trainer.max_epochs": 6}))
+    assert len(scores(tmp_path / "run")) == 6
 
 
 def test_last_checkpoint_is_of_the_last_epoch_even_when_another_was_better(recipe: Recipe, tmp_path: Path) -> None:

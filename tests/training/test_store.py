@@ -176,7 +176,9 @@ def test_windows_and_targets_that_are_read_are_those_written(
         assert all(same(again.inputs[name], window.inputs[name]) for name in window.inputs)
         assert same(again.spans, window.spans)
         assert same(read.target(index), target)
-    assert np.array_equal(np.concatenate(list(read.targets())), np.concatenate([t.ravel() for t in targets]))
+    values, rows = map(np.concatenate, zip(*read.targets(), strict=True))
+    assert np.array_equal(values, np.concatenate([target.ravel() for target in targets]))
+    assert np.array_equal(rows, np.repeat(read.rows(), [target.size for target in targets]))
 
 
 def some_windows(folder: Path) -> StoredWindows:

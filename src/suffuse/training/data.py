@@ -152,8 +152,8 @@ class TextData(lightning.LightningDataModule):
             )
 
     def target_counts(self) -> NDArray[np.float64]:
-        """How often each output of the task's head is the right one in the training rows, (size,)."""
-        return self.train_rows.target_counts(self.task)
+        """How often each output of the task's head is the right one in an epoch of the training rows, (size,)."""
+        return self.train_rows.target_counts(self.task, self._corpus.weights)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's
         """Count the batches of the epoch as they are trained on, not as loaders fetch them ahead."""

@@ -45,14 +45,22 @@ class EncodedRows(Dataset[Batch]):
         """Index of the source of each window, (W,)."""
         return self.placed.sources()[self.windows.rows()]
 
-    def target_counts(self, task: Task) -> NDArray[np.float64]:
-        """How often each output is the right one, (size,)."""
-        counts = np.zeros(task.head.size)
-        for targets in self.windows.targets():
+    def target_counts(self, task: Task, weights: Sequence[float]) -> NDArray[np.float64]:
+        """How often each output is the right one in an epoch, (size,).
+
+        Args:
+            task: that the targets are of.
+            weights: of the sources of the rows, which are given so often.
+        """
+        size = task.head.size
+        counts = np.zeros(size)
+        weights_r = np.asarray(weights)[self.placed.sources()]
+        for targets, rows in self.windows.targets():
             if task.head.loss is Loss.SIGMOID:
-                counts += targets.reshape(-1, task.head.size).sum(axis=0)
+                counts += weights_r[rows[::size]] @ targets.reshape(-1, size)
             else:
-                counts += np.bincount(targets[targets != PADDING_TARGET], minlength=task.head.size)
+                known = targets != PADDING_TARGET
+                counts += np.bincount(targets[known], weights_r[rows[known]], minlength=size)
         return counts
 
     def __len__(self) -> int:

@@ -55,7 +55,12 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--resume", action="store_true", help="Go on from the run's last checkpoint, if there is one."
         )
-        parser.add_argument("--patience", type=int, default=3, help="Validations without a better score before a stop.")
+        parser.add_argument(
+            "--patience",
+            type=int | None,
+            help="Validations without a better score before a stop (default: the training goes to its end, when the "
+            "rate has fallen to zero).",
+        )
 
     def before_instantiate_classes(self) -> None:
         """Settle where the run goes, and what it goes on from."""
@@ -88,9 +93,10 @@ class FitCLI(LightningCLI):
         callbacks: list[Callback] = [RunFolder(self.run_folder, recipe, resumed=self.resumed_from is not None)]
         if self.config.trainer.enable_checkpointing is not False:
             callbacks += checkpoint_callbacks(self.run_folder)
-        callbacks.append(
-            EarlyStopping(SCORE, mode="max", patience=self.config.patience, check_on_train_epoch_end=False)
-        )
+        if self.config.patience is not None:
+            callbacks.append(
+                EarlyStopping(SCORE, mode="max", patience=self.config.patience, check_on_train_epoch_end=False)
+            )
         return callbacks if sys.stderr.isatty() else [*callbacks, PlainProgress()]
 
 

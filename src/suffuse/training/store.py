@@ -192,8 +192,8 @@ class StoredWindows(Sequence[Window]):
         batch, place = self._find(index)
         return batch.target(place)
 
-    def targets(self) -> Iterator[NDArray[Any]]:
-        """Targets of all windows, many at a time, one behind the other."""
+    def targets(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """Targets of all windows, many at a time, one behind the other, and the index of the row of each value."""
         for batch in self._batches:
             yield batch.all_targets
 
@@ -234,9 +234,9 @@ class _Columns:
         return lengths
 
     @property
-    def all_targets(self) -> NDArray[Any]:
-        targets: NDArray[Any] = self._ragged["target"][1]
-        return targets
+    def all_targets(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        offsets, values = self._ragged["target"]
+        return values, np.repeat(self.rows, np.diff(offsets))
 
     def window(self, place: int) -> Window:
         inputs = {name: self._part(_INPUT + name, place).astype(np.int64) for name in self._inputs}
