@@ -67,8 +67,9 @@ def test_shares_are_about_what_was_asked_for() -> None:
 
 def test_folds_hold_back_every_row_once() -> None:
     rows = [{"text": str(number)} for number in range(500)]
-    sides = [[Split(0.1, 0.1, fold=fold).side("", row) for fold in range(10)] for row in rows]
-    assert {(row.count("test"), row.count("validation")) for row in sides} == {(1, 1)}
+    for test in (0.1, 0.0):
+        sides = [[Split(0.1, test, fold=fold).side("", row) for fold in range(10)] for row in rows]
+        assert {(row.count("test"), row.count("validation")) for row in sides} == {(round(10 * test), 1)}
 
 
 def test_row_without_the_column_to_group_by_is_named() -> None:

@@ -30,8 +30,8 @@ class Split:
         test: share of rows that are never looked at in training; they are written to test.jsonl in the run's folder.
         group_by: a column whose equal values stay on one side, such as the film that a review is about; by default
             the whole row, so that copies of a row stay together.
-        fold: which share is held back: where `test` is 0.1, the folds 0 to 9 together hold back every row once
-            (cross-validation).
+        fold: which share is held back (cross-validation): where `test` is 0.1, the folds 0 to 9 together test every row
+            once; where it is 0 and `validation` is 0.1, they validate every row once.
     """
 
     validation: float = 0.1
@@ -51,7 +51,7 @@ class Split:
             )
         group = row[self.group_by] if self.group_by is not None else json.dumps(dict(row), sort_keys=True, default=str)
         hashed = hashlib.sha256(str(group).encode("utf-8", "surrogatepass")).digest()
-        place = (int.from_bytes(hashed[:8]) / 2**64 - self.fold * self.test) % 1
+        place = (int.from_bytes(hashed[:8]) / 2**64 - self.fold * (self.test or self.validation)) % 1
         if place < self.test:
             return "test"
         return "validation" if place < self.test + self.validation else "train"
