@@ -66,7 +66,7 @@ def _title(manifest: Described) -> str:
         ("attention", "plain" if model["num_hops"] == 1 else f"diffusion over {model['num_hops']} hops"),
         (
             "ONNX Runtime against torch",
-            f"at most {manifest.graphs['predict'].max_difference:g} in logits (of the largest, where above 1)",
+            f"at most {manifest.graphs['predict'].max_difference:g} in logits (a share of the largest, where above 1)",
         ),
     ]
     return f"# {task['name'].replace('_', ' ').capitalize()} with {model['type']}\n\n{_table(('', ''), facts)}"

@@ -96,6 +96,8 @@ def test_it_is_tried_again_until_the_server_answers(log: Path) -> None:
 
         until(log.exists)
 
+    assert json.loads(log.read_text("utf-8").splitlines()[0])["model"] == "m"
+
 
 def test_it_ends_with_a_parent_that_is_killed(url: str, log: Path) -> None:
     command = [sys.executable, "-c", PARENT, url, str(log)]

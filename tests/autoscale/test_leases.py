@@ -58,7 +58,9 @@ def test_one_server_by_another_name_is_the_same(other: str, folder: Path) -> Non
 
 def test_other_servers_and_other_models_are_free(folder: Path) -> None:
     with leases([A], "m", folder), leases([B], "m", folder), leases([A, B], "n", folder):
-        pass
+        holders = [path.read_text("ascii").strip() for path in folder.glob("*.lock")]
+
+    assert holders == [str(os.getpid())] * 4
 
 
 def test_one_server_of_several_suffices_for_a_refusal(folder: Path) -> None:

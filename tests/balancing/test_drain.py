@@ -102,8 +102,14 @@ def test_instance_is_idle_when_its_requests_and_its_queue_have_ended(
     assert (admin.sessions, pending) == (0, [7])
 
 
-def test_instance_that_does_not_answer_has_no_queue_to_wait_for(drain: Drain, pending: list[int]) -> None:
+def test_instance_that_does_not_answer_has_no_queue_to_wait_for(
+    drain: Drain, admin: FakeAdmin, pending: list[int]
+) -> None:
+    admin.sessions = 2
+
     drain.await_idle(URL, 20.0)
+
+    assert (admin.sessions, pending) == (0, [])
 
 
 def test_requests_that_do_not_end_are_told(drain: Drain, admin: FakeAdmin, pending: list[int]) -> None:

@@ -235,6 +235,7 @@ def test_haproxy_that_does_not_start_again_is_tried_again(stack: Stack, monkeypa
     FakeHAProxy.last.exit_status = 1
 
     until(lambda: StackRecord.read(stack.state).haproxy_pid == 200)
+    assert list(failures) == []
 
 
 def test_instance_is_drained_before_it_is_started_again(stack: Stack) -> None:

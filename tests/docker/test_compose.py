@@ -144,12 +144,14 @@ def test_every_metric_of_rules_and_dashboard_is_in_prometheus(project: Project) 
     used = set().union(*map(metric_names, expressions)) - {"ALERTS"}  # that one is there only when something is wrong
     with project.edge.client(project.edge.url) as rest, project.edge.client(project.edge.grpc_url) as grpc:
 
-        def all_there() -> bool:
+        def missing() -> set[str]:
             for client in (rest, grpc):
                 client.predict("sentiment", "a warm, funny film")
-            return used <= set(project.prometheus("label/__name__/values"))
+            return used - set(project.prometheus("label/__name__/values"))
 
-        until(all_there, limit_s=90)
+        until(lambda: not missing(), limit_s=90)
+        assert used
+        assert missing() == set()
 
 
 def test_requests_that_are_counted_are_those_that_came(project: Project) -> None:
@@ -172,7 +174,9 @@ def test_haproxy_accepts_its_configuration(name: str, tmp_path: Path) -> None:
     mounts = [f"--volume={file}:{target}:ro" for file, target in files.items()]
     options = ["--rm", "--env=SUFFUSE_API_TOKEN=x", "--entrypoint=haproxy", *mounts]
 
-    docker("run", *options, "haproxy:2.6-bookworm", "-c", "-f", "/haproxy.cfg")
+    said = docker("run", *options, "haproxy:2.6-bookworm", "-c", "-f", "/haproxy.cfg")
+
+    assert "Configuration file is valid" in said
 
 
 @pytest.mark.usefixtures("_engine")

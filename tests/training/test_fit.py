@@ -161,14 +161,12 @@ def test_best_checkpoint_is_the_one_with_the_best_score(recipe: Recipe, tmp_path
     assert len(scores(tmp_path / "run")) == 6
 
 
-def test_training_stops_when_the_score_stands_still(recipe: Recipe, tmp_path: Path) -> None:
-    fit(line(recipe | {"model.optimization.learning_rate": 0.0, "trainer.max_epochs": 9, "patience": 2}))
-    assert len(scores(tmp_path / "run")) == 3
-
-
-def test_training_goes_to_its_end_by_default(recipe: Recipe, tmp_path: Path) -> None:
-    fit(line(recipe | {"model.optimization.learning_rate": 0.0, "trainer.max_epochs": 6}))
-    assert len(scores(tmp_path / "run")) == 6
+@pytest.mark.parametrize(("patience", "epochs"), [({}, 6), ({"patience": 2}, 3)])
+def test_training_goes_to_its_end_unless_it_has_a_patience(
+    recipe: Recipe, tmp_path: Path, patience: Recipe, epochs: int
+) -> None:
+    fit(line(recipe | {"model.optimization.learning_rate": 0.0, "trainer.max_epochs": 6} | patience))
+    assert len(scores(tmp_path / "run")) == epochs
 
 
 def test_last_checkpoint_is_of_the_last_epoch_even_when_another_was_better(recipe: Recipe, tmp_path: Path) -> None:

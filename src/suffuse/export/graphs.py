@@ -101,10 +101,8 @@ def compare(network: nn.Module, path: Path, vocabulary_size: int, max_tokens: in
         expected = logits.numpy()
         return float(np.abs(computed - expected).max() / max(1.0, np.abs(expected).max()))
 
-    shapes = itertools.product(_BATCHES, _LENGTHS)
-    return largest_difference(
-        (path, "in logits (of the largest, where that is above 1)"), difference, shapes, max_tokens
-    )
+    what = "in logits (as a share of the largest, where that is above 1)"
+    return largest_difference((path, what), difference, itertools.product(_BATCHES, _LENGTHS), max_tokens)
 
 
 def largest_difference(
