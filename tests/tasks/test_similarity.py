@@ -175,7 +175,7 @@ def test_a_model_learns_to_compare_and_answers_after_export(tiny_model: Path, tm
 
     rows = tmp_path / "pairs.csv"
     words = ["funny", "dull", "warm", "tired"]
-    lines = [f"{one} {n},{two} {n},{5 * (one == two)}" for n in range(8) for one in words for two in (one, "boring")]
+    lines = [f"{one} {n},{two} {n},{5 * (one == two)}" for n in range(32) for one in words for two in (one, "boring")]
     rows.write_text("\n".join(["text,text_pair,score", *lines]) + "\n", "utf-8")
     recipe: dict[str, Any] = {
         "run": tmp_path / "run",
@@ -193,4 +193,4 @@ def test_a_model_learns_to_compare_and_answers_after_export(tiny_model: Path, tm
 
     same, other = model([{"text": "dull 3", "text_pair": pair} for pair in ("dull 3", "boring 3")])
     assert 0 <= other["score"] < same["score"] <= 5
-    assert model.bundle.manifest.metrics["spearman"] > 0.5
+    assert model.bundle.manifest.metrics["pearson"] > 0.9
