@@ -1,4 +1,4 @@
-"""What diffusion attention cannot do must be refused in words, and what leaves torch must compute the same."""
+"""What diffusion attention cannot do must be refused in words; what leaves torch, or 32 bits, must compute the same."""
 
 import re
 from collections.abc import Iterator
@@ -200,3 +200,15 @@ def test_exported_graph_computes_the_same_for_any_batch_and_length(
         np.testing.assert_allclose(
             attention_lbhnm.swapaxes(2, 3)[:, real], expected_lbhnm.numpy().swapaxes(2, 3)[:, real], atol=1e-5
         )
+
+
+def test_attention_on_a_processor_stays_in_32_bits_under_autocast() -> None:
+    module = nn.Module()
+    module.diffusion_beta = torch.randn(1, 4)
+    inputs = *torch.randn(3, 2, 4, 5, 8), torch.ones(5, 5, dtype=torch.bool).tril()
+    expected, _ = diffusion_attention(module, *inputs)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs, _ = diffusion_attention(module, *inputs)
+
+    assert torch.equal(outputs, expected)
