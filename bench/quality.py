@@ -34,6 +34,7 @@ import baseline
 RUNS = ROOT / "runs" / "quality"
 BUNDLES = ROOT / "bundles" / "quality"
 RESAMPLES = 500
+FOLDS = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Experiment:
         test: file to measure on; by default the rows that the run held back.
         columns: field -> column of `test`.
         seeds: three where a run takes minutes, one where it takes longer.
+        is_folded: whether each seed holds back another share of the rows (cross-validation); all are then measured
+            together.
         has_baseline: whether TF-IDF and logistic regression can be asked the same.
         hops: of the attention: diffusion, and plain beside it where a run does not take hours.
     """
@@ -59,6 +62,7 @@ class Experiment:
     test: str | None = None
     columns: dict[str, str] | None = None
     seeds: tuple[int, ...] = (1,)
+    is_folded: bool = False
     has_baseline: bool = False
     hops: tuple[int, ...] = (2, 1)
 
@@ -74,10 +78,19 @@ EXPERIMENTS = (
         0.905,
         "data/sst2/dev.tsv",
         {"text": "content"},
-        (1, 2, 3),
+        hops=(2,),
     ),
     Experiment("trec6", "TREC-6, held-back tenth", "accuracy", 0.95, seeds=(1, 2, 3), has_baseline=True),
     Experiment("bbc", "BBC News, held-back tenth", "accuracy", 0.975, seeds=(1, 2, 3), has_baseline=True),
+    Experiment(
+        "bbc-lead",
+        "BBC News, beginnings of articles, each fifth held back once",
+        "accuracy",
+        0.975,
+        seeds=FOLDS,
+        is_folded=True,
+        has_baseline=True,
+    ),
     Experiment("entities", "CoNLL-2003 test", "f1", 0.86, "pkg://neuroner/data/conll2003/en/test.txt"),
     Experiment("questions", "SQuAD 1.1, part of dev", "f1", 0.62, "data/squad/dev-v1.1.json"),
     Experiment("trec6-decoder", "TREC-6 by SmolLM2-135M with LoRA, held-back tenth", "accuracy", hops=(2,)),
@@ -127,7 +140,10 @@ def main(arguments: Sequence[str]) -> None:
 def claims(experiment: Experiment) -> list[Claim]:
     """The score with diffusion attention, with plain attention, their difference, and the baseline."""
     measured = {hops: [measure(experiment, hops, seed) for seed in experiment.seeds] for hops in experiment.hops}
-    seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
+    if experiment.is_folded:
+        measured = {hops: [together(models)] for hops, models in measured.items()}
+    repeats = f"{len(experiment.seeds)} {'fold' if experiment.is_folded else 'seed'}"
+    seeds = f"{repeats}{'s' if len(experiment.seeds) > 1 else ''}"
     count = len(measured[2][0].answers)
     command = f"python bench/quality.py {experiment.name}"
 
@@ -145,7 +161,7 @@ def claims(experiment: Experiment) -> list[Claim]:
     if len(experiment.hops) > 1:
         found.append(claim("diffusion minus plain attention, same seeds", lambda rows: mean(2)(rows) - mean(1)(rows)))
     if experiment.has_baseline:
-        rival = tf_idf(experiment, measured[2][0])
+        rival = tf_idf(experiment)
         found.append(claim("TF-IDF and logistic regression", lambda rows: rival.metric(experiment.metric, rows)))
     return found
 
@@ -160,6 +176,12 @@ def measure(experiment: Experiment, hops: int, seed: int) -> Measured:
     content = json.loads(kept.read_text("utf-8"))
     task = task_from_dict(content["task"])
     return Measured(task, content["answers"], targets(experiment, task, name))
+
+
+def together(models: Sequence[Measured]) -> Measured:
+    """What models answered to rows of their own each, as if one had."""
+    answers = [answer for model in models for answer in model.answers]
+    return Measured(models[0].task, answers, [target for model in models for target in model.targets])
 
 
 def asked(experiment: Experiment, path: Path) -> Measured:
@@ -181,6 +203,8 @@ def bundle(experiment: Experiment, hops: int, seed: int) -> Path:
     if not (run / "finished").is_file():
         recipe = ROOT / "configs" / f"{experiment.name}.yaml"
         options = [f"--model.num_hops={hops}", f"--seed_everything={seed}", f"--run={run}"]
+        if experiment.is_folded:
+            options.append(f"--data.split.fold={seed - 1}")
         subprocess.run(
             [sys.executable, "-m", "suffuse.cli", "fit", f"--config={recipe}", *options],
             cwd=ROOT,
@@ -204,12 +228,18 @@ def test_rows(experiment: Experiment, run: str) -> list[Any]:
     return [row for _, row in read_rows(source, experiment.columns)]
 
 
-def tf_idf(experiment: Experiment, model: Measured) -> Measured:
+def tf_idf(experiment: Experiment) -> Measured:
     """What TF-IDF and logistic regression answer to the same rows, having learned from the same."""
-    pipeline = baseline.tf_idf(data_of(ROOT / "configs" / f"{experiment.name}.yaml"))
-    rows = test_rows(experiment, run_name(experiment, 2, experiment.seeds[0]))
-    answers = [{"label": label} for label in pipeline.predict([row["text"] for row in rows])]
-    return Measured(model.task, answers, model.targets)
+    seeds = experiment.seeds if experiment.is_folded else experiment.seeds[:1]
+    return together([_tf_idf(experiment, seed) for seed in seeds])
+
+
+def _tf_idf(experiment: Experiment, seed: int) -> Measured:
+    run = run_name(experiment, 2, seed)
+    pipeline = baseline.tf_idf(data_of(RUNS / run / "config.yaml"))
+    texts = [row["text"] for row in test_rows(experiment, run)]
+    trained = measure(experiment, 2, seed)
+    return Measured(trained.task, [{"label": label} for label in pipeline.predict(texts)], trained.targets)
 
 
 if __name__ == "__main__":

