@@ -2,7 +2,8 @@
 
 A model is measured as it is served: exported to ONNX, asked by `suffuse.load`. What it answered is kept beside its run,
 in runs/quality, and taken from there; so this may be stopped, and goes on where it was. Intervals are by bootstrap over
-the rows that are measured on, and say nothing of other seeds. The data of SST-2 and SQuAD are looked for in data/.
+the rows that are measured on, and say nothing of other seeds. The data of SST-2 and SQuAD and the pairs
+of scripts/question_pairs.py are looked for in data/.
 
     python bench/quality.py [--jobs N] [NAME ...]
 """
@@ -93,6 +94,7 @@ EXPERIMENTS = (
     ),
     Experiment("entities", "CoNLL-2003 test", "f1", 0.86, "pkg://neuroner/data/conll2003/en/test.txt"),
     Experiment("questions", "SQuAD 1.1, part of dev", "f1", 0.62, "data/squad/dev-v1.1.json"),
+    Experiment("question-pairs", "pairs of TREC's questions", "spearman", test="data/question-pairs/test.jsonl"),
     Experiment("trec6-decoder", "TREC-6 by SmolLM2-135M with LoRA, held-back tenth", "accuracy", hops=(2,)),
     Experiment(
         "entities-decoder",

@@ -67,6 +67,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "entities": tagged_words,
     "entities-decoder": tagged_words,
     "name-kinds": several_labels,
+    "question-pairs": scored_pairs,
     "questions": squad,
     "sentiment": snippets,
     "similarity": scored_pairs,
