@@ -2,14 +2,14 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 from tests.autoscale.fakes import SERVER, FakeNetwork, FakeServer
 
-from suffuse.autoscale.controller import PATIENCE_S, RETRY_S, Controller, Event, share_out
+from suffuse.autoscale.controller import PATIENCE_S, RETRY_S, Controller, Event, Lowering, share_out
 from suffuse.autoscale.meter import GivenTime, MeasuredTime, Meter
 from suffuse.autoscale.policy import Decision, Memory, Policy, Signals
 from suffuse.autoscale.signals import Endpoint, Probe, ServerView, TorchServeSource
@@ -49,14 +49,13 @@ class Loop:
         probes: list[Probe],
         rule: Policy | Wish,
         meter: Meter,
-        quiet_wait_s: float = 0.0,
-        emptied: Callable[[str], AbstractContextManager[None]] | None = None,
+        lowering: Lowering = Lowering(),  # noqa: B008 - frozen
     ) -> None:
         self.rule = rule
         self.now_s = 100.0
         scalers = {probe.endpoint.url: probe for probe in probes}
         source = TorchServeSource(probes)
-        self.controller = Controller("m", source, meter, rule, scalers, quiet_wait_s=quiet_wait_s, emptied=emptied)
+        self.controller = Controller("m", source, meter, rule, scalers, lowering=lowering)
 
     def step(self, seconds: float = 0.5) -> Event:
         event = self.controller.step(self.now_s)
@@ -263,7 +262,7 @@ def test_full_queue_gets_workers_but_never_loses_any(one: Loop, server: FakeServ
 def test_worker_goes_in_a_moment_without_requests(probes: list[Probe], server: FakeServer) -> None:
     server.ready = server.asked = 2
     server.pending = 1
-    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), quiet_wait_s=60)
+    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), Lowering(quiet_wait_s=60))
     loop.step(5)
     while_requests_wait = list(server.scaled)
     server.pending = 0
@@ -277,7 +276,7 @@ def test_worker_goes_in_a_moment_without_requests(probes: list[Probe], server: F
 def test_worker_goes_after_a_while_even_if_requests_never_pause(probes: list[Probe], server: FakeServer) -> None:
     server.ready = server.asked = 2
     server.pending = 1
-    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), quiet_wait_s=10)
+    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), Lowering(quiet_wait_s=10))
 
     loop.step(10)
     within_the_wait = list(server.scaled)
@@ -296,7 +295,7 @@ def test_server_is_emptied_to_lose_workers_and_not_to_get_some(probes: list[Prob
         yield
         emptied.append((url, scaled, list(server.scaled)))
 
-    loop = Loop(probes[:1], Wish(3), GivenTime(0.04), emptied=empty)
+    loop = Loop(probes[:1], Wish(3), GivenTime(0.04), Lowering(emptied=empty))
     loop.step()
     server.ready = 3
     wish(loop, 1)
@@ -308,7 +307,7 @@ def test_server_is_emptied_to_lose_workers_and_not_to_get_some(probes: list[Prob
 
 def test_server_that_cannot_be_emptied_keeps_its_workers_and_is_named(probes: list[Probe], server: FakeServer) -> None:
     server.ready = server.asked = 2
-    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), emptied=lambda _: NeverEmpty())
+    loop = Loop(probes[:1], Wish(1), GivenTime(0.04), Lowering(emptied=lambda _: NeverEmpty()))
 
     event = loop.step()
 

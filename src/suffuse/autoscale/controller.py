@@ -87,6 +87,20 @@ class Event:
         return json.dumps(content, allow_nan=False)
 
 
+@dataclass(frozen=True)
+class Lowering:
+    """How a server gives up workers, since TorchServe fails what the worker that goes has in hand, or worse.
+
+    Args:
+        quiet_wait_s: so long a server waits for a moment without requests.
+        emptied: a context in which a server, by its URL, has no requests, such as a drain. It may raise ServerError;
+            then the server keeps its workers for now.
+    """
+
+    quiet_wait_s: float = 0.0
+    emptied: Callable[[str], AbstractContextManager[object]] = nullcontext
+
+
 class Controller:
     """The loop.
 
@@ -97,10 +111,7 @@ class Controller:
         rule: decides, such as `Policy`.
         scalers: by server.
         observers: told of every decision.
-        quiet_wait_s: so long a server waits for a moment without requests before it gives up workers, since TorchServe
-            fails what the worker that goes has in hand, or worse.
-        emptied: a context in which a server, by its URL, has no requests, such as a drain: entered around giving up
-            workers. It may raise ServerError; then the server keeps them for now.
+        lowering: how a server gives up workers.
     """
 
     def __init__(
@@ -111,8 +122,7 @@ class Controller:
         rule: Rule,
         scalers: Mapping[str, Scaler],
         observers: Sequence[Callable[[Event], None]] = (),
-        quiet_wait_s: float = 0.0,
-        emptied: Callable[[str], AbstractContextManager[None]] | None = None,
+        lowering: Lowering = Lowering(),
     ) -> None:
         self._model = model
         self._source = source
@@ -120,8 +130,7 @@ class Controller:
         self._rule = rule
         self._scalers = scalers
         self._observers = observers
-        self._quiet_wait_s = quiet_wait_s
-        self._emptied = emptied
+        self._lowering = lowering
         self._memory = Memory()
         self._readable_at_s: dict[str, float] = {}
         self._refused_at_s: dict[str, float] = {}
@@ -201,7 +210,7 @@ class Controller:
                     continue
                 ready -= excess
             if not share == view.asked == view.bound:
-                context = self._emptied(view.server) if self._emptied and share < view.asked else nullcontext()
+                context = self._lowering.emptied(view.server) if share < view.asked else nullcontext()
                 errors |= self._set(view.server, share, reading.at_s, context)
         return errors
 
@@ -214,9 +223,9 @@ class Controller:
         if view.remaining <= view.pending:
             return False
         since_s = self._to_lower_since_s.setdefault(view.server, now_s)
-        return now_s - since_s >= self._quiet_wait_s or self._scalers[view.server].idle_since(view)
+        return now_s - since_s >= self._lowering.quiet_wait_s or self._scalers[view.server].idle_since(view)
 
-    def _set(self, server: str, workers: int, now_s: float, context: AbstractContextManager[None]) -> dict[str, str]:
+    def _set(self, server: str, workers: int, now_s: float, context: AbstractContextManager[object]) -> dict[str, str]:
         if now_s - self._refused_at_s.get(server, now_s - RETRY_S) < RETRY_S:
             return {}
         try:

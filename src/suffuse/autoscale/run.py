@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from suffuse.autoscale.controller import Controller, Event
+from suffuse.autoscale.controller import Controller, Event, Lowering
 from suffuse.autoscale.exporter import Exporter
 from suffuse.autoscale.leases import leases
 from suffuse.autoscale.log import DecisionLog
@@ -34,7 +34,7 @@ class AutoscaleConfig:
         metrics_port: of the controller's own metrics; 0: none.
         metrics_host: address of that port.
         log: of the decisions; None: stderr.
-        emptied: as for `Controller`; None: no server can be emptied.
+        emptied: as for `Lowering`; None: no server can be emptied.
 
     Raises:
         InputError: the most workers are fewer than the servers, or the balancer is no URL.
@@ -96,8 +96,7 @@ def autoscale(config: AutoscaleConfig) -> None:
             policy,
             {probe.endpoint.url: probe for probe in probes},
             observers,
-            quiet_wait_s=0.0 if config.emptied else QUIET_WAIT_S,
-            emptied=config.emptied,
+            Lowering(emptied=config.emptied) if config.emptied else Lowering(QUIET_WAIT_S),
         )
         controller.run(stop)
 
