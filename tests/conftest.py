@@ -38,7 +38,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny_model")
-    tokenizer = _train_tokenizer()
+    tokenizer = _tokenizer()
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -128,16 +128,19 @@ def on_free_ports(free_ports: Callable[[int], list[int]]) -> "Callable[[ServerCo
     return lambda config: config.at_ports(*free_ports(5))
 
 
-def _train_tokenizer() -> Any:  # noqa: ANN401 - tokenizers has no types
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+def _tokenizer() -> Any:  # noqa: ANN401 - tokenizers has no types
+    """Reads the words of `SENTENCES` whole and others by letters; always the same, as one that is trained is not."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - a token of text
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
-    )
-    tokenizer.train_from_iterator([*SENTENCES, "0 1 2 3 4 5 6 7 8 9"], trainer)
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    text = normalizer.normalize_str(" ".join([*SENTENCES, *"0123456789"]))
+    words = sorted({word for word, _ in pre_tokenizer.pre_tokenize_str(text)})
+    letters = sorted(set("".join(words)))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    known = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+    vocabulary = {token: index for index, token in enumerate(known)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 - a token of text
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

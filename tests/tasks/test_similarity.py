@@ -193,4 +193,4 @@ def test_a_model_learns_to_compare_and_answers_after_export(tiny_model: Path, tm
 
     same, other = model([{"text": "dull 3", "text_pair": pair} for pair in ("dull 3", "boring 3")])
     assert 0 <= other["score"] < same["score"] <= 5
-    assert model.bundle.manifest.metrics["pearson"] > 0.9
+    assert model.bundle.manifest.metrics["spearman"] > 0.5
